@@ -1,0 +1,291 @@
+//! The blocking handle for the engine's driver: a flow's checkpoints in a store.
+//!
+//! [`Checkpoints`] reads. [`Checkpoints::fence`] claims the next generation and returns its [`Writer`], which alone can
+//! store. Every attempt to run the flow has a writer of its own, also after a failure within one process: whatever the
+//! old attempt still has on its way belongs to the old writer, and is fenced.
+//!
+//! Objects of a flow: `<flow>/<version>/history/<slot>` ([`crate::history`]) and
+//! `<flow>/<version>/files/..` ([`crate::files`]).
+
+mod error;
+mod writer;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use error::{Corruption, Error};
+pub use writer::{Collected, Writer};
+
+use crate::files::{Digest, FileRef};
+use crate::history::{Entry, History, Slot};
+use crate::store::{Store, check_name};
+use crate::{Epoch, Generation, Manifest, StateFile};
+
+/// Which flow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FlowId {
+    /// Its name: ASCII letters, digits, `-`, `_` and `.`, not beginning with a dot.
+    pub name: String,
+    /// The version that is deployed. Each has checkpoints of its own.
+    pub version: u64,
+}
+
+/// Which checkpoint to continue from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RestoreFrom {
+    /// The newest; if it is damaged, that is an error.
+    #[default]
+    Latest,
+    /// The newest that is intact.
+    LatestValid,
+    /// The one of this epoch.
+    Epoch(Epoch),
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The checkpoint to continue from; `None` where the flow has none.
+    pub checkpoint: Option<Arc<Manifest>>,
+    /// The first epoch number that no stored checkpoint has used.
+    pub next_epoch: Epoch,
+    /// Whether `checkpoint` is older than the newest one, as [`RestoreFrom`] asked for. What came after it is produced
+    /// a second time; output of those epochs that was not committed yet should be aborted.
+    pub rewound: bool,
+    /// Newer entries that were passed over because they are damaged: name and damage.
+    pub damaged: Vec<(String, String)>,
+}
+
+/// What is known of a stored checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The generation that took it.
+    pub generation: Generation,
+    /// When it began, in milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// The size of its state files in bytes, those shared with other checkpoints included.
+    pub state_bytes: u64,
+    /// The object that holds its manifest.
+    pub object: String,
+}
+
+/// The content of a state file to upload.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A file that will not change any more. It is linked where the store can.
+    Path(&'a Path),
+    /// Bytes.
+    Bytes(&'a [u8]),
+}
+
+/// How to fetch a state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// As a hard link where the store can: the file must never be written to in place.
+    Link,
+    /// As a copy.
+    Copy,
+}
+
+/// A flow's checkpoints in a store, for reading.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    store: Arc<dyn Store>,
+    flow: FlowId,
+    prefix: String,
+    history: History,
+}
+
+/// Every entry of a history that can be read, and those that cannot.
+pub(crate) struct Scan {
+    /// In order of slot.
+    pub(crate) entries: Vec<(Slot, Result<Entry, Error>)>,
+}
+
+impl Checkpoints {
+    /// The checkpoints of `flow` in `store`. Touches nothing.
+    ///
+    /// # Errors
+    /// The flow's name cannot be part of an object's name.
+    pub fn new(store: Arc<dyn Store>, flow: FlowId) -> Result<Self, Error> {
+        if flow.name.contains('/') || !check_name(&flow.name) {
+            return Err(Error::FlowName { name: flow.name });
+        }
+        let prefix = format!("{}/{}/", flow.name, flow.version);
+        let history = History::new(Arc::clone(&store), prefix.clone());
+        Ok(Self { store, flow, prefix, history })
+    }
+
+    /// Claims the next generation: from its return on, no older one can store. The newest `retained` checkpoints are
+    /// kept by [`Writer::collect`]. For `owner` and the time see [`crate::history::Fencing::new`].
+    ///
+    /// # Errors
+    /// The store failed. Calling again is always right.
+    pub fn fence(&self, owner: &str, now_ms: i64, retained: NonZeroUsize) -> Result<Writer, Error> {
+        let fenced = self.history.fence(owner, now_ms);
+        let fenced = fenced.map_err(|reason| Error::Fence { flow: self.flow.name.clone(), reason })?;
+        tracing::info!(flow = %self.flow.name, generation = %fenced.generation, "claimed a generation");
+        Ok(Writer::new(self.clone(), fenced, retained))
+    }
+
+    /// The stored checkpoints that can be read, oldest first. Costs reading every manifest.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn list(&self) -> Result<Vec<Summary>, Error> {
+        let entries = self.scan()?.entries.into_iter();
+        Ok(entries.filter_map(|(slot, entry)| Some(self.summary(slot, &manifest_of(entry.ok()?)?))).collect())
+    }
+
+    /// Reads the checkpoint of `epoch` without claiming anything, for queries and inspection.
+    ///
+    /// # Errors
+    /// There is none, it is damaged, or the store failed.
+    pub fn inspect(&self, epoch: Epoch) -> Result<Manifest, Error> {
+        let found = self.scan()?.checkpoint(epoch);
+        found.map(|(_, manifest)| manifest).ok_or_else(|| self.no_such_epoch(epoch))
+    }
+
+    /// Brings a state file to `to`, which must not exist, and verifies it: costs reading it once.
+    ///
+    /// # Errors
+    /// The store does not have it, or has other bytes than were stored ([`Error::Corrupt`]); nothing is left at `to`.
+    pub fn fetch(&self, file: &StateFile, to: &Path, how: Fetch) -> Result<(), Error> {
+        let object = self.file_object(&file.content);
+        if !self.store.fetch_file(&object, to, how == Fetch::Link)? {
+            return Err(Error::MissingFile { file: file.name.clone(), object });
+        }
+        let verified = Digest::of_file(to)
+            .map_err(|reason| Error::File { attempt: "verify", path: to.to_owned(), reason })
+            .and_then(|(digest, bytes)| verify(file, &object, digest, bytes));
+        if verified.is_err() {
+            let _ = std::fs::remove_file(to);
+        }
+        verified
+    }
+
+    /// As [`Checkpoints::fetch`], into memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fetch_bytes(&self, file: &StateFile) -> Result<Vec<u8>, Error> {
+        let object = self.file_object(&file.content);
+        let missing = || Error::MissingFile { file: file.name.clone(), object: object.clone() };
+        let bytes = self.store.get(&object)?.ok_or_else(missing)?;
+        verify(file, &object, Digest::of(&bytes), bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
+    /// Every entry of the flow's history.
+    pub(crate) fn scan(&self) -> Result<Scan, Error> {
+        let mut entries = Vec::new();
+        for slot in self.history.list()? {
+            // Collected since the listing: as if it had come later.
+            let Some(bytes) = self.history.get(slot)? else { continue };
+            entries.push((slot, self.decode(slot, &bytes)));
+        }
+        Ok(Scan { entries })
+    }
+
+    fn decode(&self, slot: Slot, bytes: &[u8]) -> Result<Entry, Error> {
+        let object = self.history.name(slot);
+        let entry =
+            Entry::decode(bytes).map_err(|damage| Error::Damaged { object: object.clone(), damage })?;
+        match &entry {
+            Entry::Manifest(manifest)
+                if manifest.flow != self.flow.name || manifest.version != self.flow.version =>
+            {
+                let (found, version) = (manifest.flow.clone(), manifest.version);
+                Err(Error::OtherFlow { object, found, version, flow: self.flow.clone() })
+            }
+            _ => Ok(entry),
+        }
+    }
+
+    fn file_object(&self, file: &FileRef) -> String {
+        format!("{}{}", self.prefix, file.object())
+    }
+
+    fn no_such_epoch(&self, epoch: Epoch) -> Error {
+        Error::NoSuchEpoch { flow: self.flow.name.clone(), epoch }
+    }
+
+    fn summary(&self, slot: Slot, manifest: &Manifest) -> Summary {
+        Summary {
+            epoch: manifest.epoch,
+            generation: manifest.generation,
+            created_at_ms: manifest.created_at_ms,
+            state_bytes: manifest.files().map(|file| file.content.bytes).sum(),
+            object: self.history.name(slot),
+        }
+    }
+}
+
+impl Scan {
+    /// The slot of what [`RestoreFrom::Latest`] means, intact or not.
+    fn head(&self) -> Option<Slot> {
+        self.entries.iter().rev().find_map(|(slot, entry)| match entry {
+            Ok(Entry::Fence { .. }) => None,
+            Ok(Entry::Rewind { to_slot, .. }) => Some(*to_slot),
+            Ok(Entry::Manifest(_)) | Err(_) => Some(*slot),
+        })
+    }
+
+    /// The slot of the newest entry that is or may be a checkpoint.
+    fn newest(&self) -> Option<Slot> {
+        let checkpoint = |entry: &Result<Entry, Error>| matches!(entry, Ok(Entry::Manifest(_)) | Err(_));
+        self.entries.iter().rev().find(|(_, entry)| checkpoint(entry)).map(|(slot, _)| *slot)
+    }
+
+    /// The first epoch that no entry uses. A damaged entry may have used one more than those that can be read.
+    fn next_epoch(&self) -> Epoch {
+        let epoch = |entry: &Entry| match entry {
+            Entry::Manifest(manifest) => manifest.epoch.0,
+            Entry::Rewind { to_epoch, .. } => to_epoch.0,
+            Entry::Fence { .. } => 0,
+        };
+        let newest = self.entries.iter().filter_map(|(_, entry)| entry.as_ref().ok().map(epoch)).max();
+        let damaged = self.entries.iter().filter(|(_, entry)| entry.is_err()).count() as u64;
+        Epoch(newest.unwrap_or(0) + damaged + 1)
+    }
+
+    /// The newest intact checkpoint of `epoch`, and its slot.
+    fn checkpoint(self, epoch: Epoch) -> Option<(Slot, Manifest)> {
+        let mut intact = self
+            .entries
+            .into_iter()
+            .rev()
+            .filter_map(|(slot, entry)| Some((slot, manifest_of(entry.ok()?)?)));
+        intact.find(|(_, manifest)| manifest.epoch == epoch)
+    }
+}
+
+fn manifest_of(entry: Entry) -> Option<Manifest> {
+    match entry {
+        Entry::Manifest(manifest) => Some(*manifest),
+        _ => None,
+    }
+}
+
+fn verify(file: &StateFile, object: &str, digest: Digest, bytes: u64) -> Result<(), Error> {
+    if digest == file.content.digest {
+        return Ok(());
+    }
+    Err(Error::Corrupt(Box::new(Corruption {
+        file: file.name.clone(),
+        object: object.to_owned(),
+        expected: file.content.digest,
+        expected_bytes: file.content.bytes,
+        found: digest,
+        found_bytes: bytes,
+    })))
+}
+
+/// The path of a file that could not be read, in an error.
+fn unreadable(attempt: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = PathBuf::from(path);
+    move |reason| Error::File { attempt, path, reason }
+}
