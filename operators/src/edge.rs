@@ -1,0 +1,145 @@
+//! What flows along an edge of the plan, and who takes it.
+//!
+//! The grammar of an edge is `(Batch | Watermark | Idle | Active | Partition | Barrier)* End`. Within a task an edge is a direct
+//! call: an operator owns what is downstream of it and pushes a batch at a time, so a chain costs one virtual call a batch and queues
+//! nothing. [`Output`] asserts the grammar on every edge, always: it costs a comparison a batch.
+
+use crate::batch::{Batch, Stamp};
+use crate::context::TaskContext;
+use crate::error::Result;
+use crate::time::Timestamp;
+use rivermark_checkpoint::Epoch;
+
+/// Everything but records.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// No record with a lower time follows, except late ones.
+    Watermark(Timestamp),
+    /// Nothing will come for a while: hold nothing back because of this edge.
+    Idle,
+    /// The end of [`Signal::Idle`].
+    Active,
+    /// A source partition upstream changed. Stays within the task that reads it.
+    Partition(PartitionChange),
+    /// Records before belong to the epoch's snapshot, records after do not (Carbone et al., "Lightweight Asynchronous
+    /// Snapshots for Distributed Dataflows", 2015).
+    Barrier(Epoch),
+    /// Nothing follows.
+    End,
+}
+
+/// What happened to a source partition, by its index in the job's table.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum PartitionChange {
+    /// This task reads it from now on.
+    Opened(u16),
+    /// It has had nothing for the idle time-out.
+    Idle(u16),
+    /// It has records again.
+    Active(u16),
+    /// It has no more records, ever.
+    Ended(u16),
+}
+
+/// One step of a task: takes records of type `In`, owns what is downstream.
+///
+/// An implementation forwards every signal, after whatever it has to emit because of it; `Barrier` after it has added
+/// its state to the checkpoint. It is called by one thread at a time and must not block.
+pub trait Operator<In> {
+    /// Takes all records out of `batch` and leaves its memory to the caller.
+    fn on_batch(&mut self, batch: &mut Batch<In>, cx: &mut TaskContext<'_>) -> Result<()>;
+
+    /// Takes a signal.
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()>;
+
+    /// Passes on whatever is held back to make batches larger. Called whenever the task is about to have nothing to do.
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+}
+
+/// How to copy a batch, for a stream that has more than one consumer.
+pub(crate) type CloneBatch<T> = fn(&Batch<T>) -> Batch<T>;
+
+/// The sending end of an edge: a buffer, and the operators that consume it.
+pub struct Output<T> {
+    consumers: Vec<Box<dyn Operator<T>>>,
+    clone: Option<CloneBatch<T>>,
+    buffer: Batch<T>,
+    ended: bool,
+    watermark: Timestamp,
+}
+
+impl<T> Output<T> {
+    /// An edge to `consumers`; more than one needs `clone`.
+    pub(crate) fn new(consumers: Vec<Box<dyn Operator<T>>>, clone: Option<CloneBatch<T>>) -> Self {
+        assert!(consumers.len() <= 1 || clone.is_some(), "a stream with several consumers must be cloneable");
+        Output { consumers, clone, buffer: Batch::new(), ended: false, watermark: Timestamp::MIN }
+    }
+
+    /// Adds a record to the buffer; [`Output::send`] passes it on.
+    #[inline]
+    pub fn push(&mut self, stamp: Stamp, value: T) {
+        self.buffer.push(stamp, value);
+    }
+
+    /// Whether enough is buffered to be worth a [`Output::send`].
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= Batch::<T>::CAPACITY
+    }
+
+    /// Passes on what was buffered.
+    pub fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let sent = self.forward(&mut buffer, cx);
+        buffer.clear();
+        self.buffer = buffer;
+        sent
+    }
+
+    /// Passes on a batch as it is. The buffer must be empty.
+    pub fn forward(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
+        assert!(!self.ended, "records after the end of a stream");
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Some((last, others)) = self.consumers.split_last_mut() else {
+            batch.clear();
+            return Ok(());
+        };
+        if let Some(clone) = self.clone {
+            for consumer in others {
+                consumer.on_batch(&mut clone(batch), cx)?;
+            }
+        }
+        last.on_batch(batch, cx)
+    }
+
+    /// Passes on a signal, after what was buffered.
+    pub fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.send(cx)?;
+        assert!(!self.ended, "{signal:?} after the end of a stream");
+        match signal {
+            Signal::End => self.ended = true,
+            Signal::Watermark(to) => {
+                assert!(to > self.watermark, "watermark {to} after {}", self.watermark);
+                self.watermark = to;
+            }
+            _ => {}
+        }
+        self.consumers.iter_mut().try_for_each(|consumer| consumer.on_signal(signal, cx))
+    }
+
+    /// Passes on what was buffered and asks the consumers to do the same.
+    pub fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.send(cx)?;
+        self.consumers.iter_mut().try_for_each(|consumer| consumer.flush(cx))
+    }
+
+    /// Whether nobody consumes this edge.
+    pub fn is_unused(&self) -> bool {
+        self.consumers.is_empty()
+    }
+}

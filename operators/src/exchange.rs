@@ -1,0 +1,161 @@
+//! The exchange: moves each record to the worker that owns its key.
+//!
+//! 1. The [`Router`] of the sending worker sorts a batch's records into one buffer a receiver, by the key group of a hash that was
+//!    computed once and travels with the record. Records are moved, never cloned.
+//! 2. A full buffer goes out at once; the others when the task is flushed. A watermark waits with them, so that time passes
+//!    once a flush instead of once a batch, and never before the records it covers.
+//! 3. The transport (the engine's channels, or a local queue where sender and receiver are the same worker) carries boxed batches
+//!    by pointer.
+//! 4. The [`Receiving`] inlet unpacks them and gives the emptied box back to its own worker's router, so that in a steady state no batch is
+//!    allocated.
+
+use crate::batch::Batch;
+use crate::context::{ExchangeId, Payload, TaskContext};
+use crate::edge::{Operator, Output, Signal};
+use crate::error::Result;
+use crate::plan::{Inlet, TaskBuilder};
+use crate::time::Timestamp;
+use rivermark_state::{KeyGroup, key_group, worker_of};
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A record with its key and the key's hash.
+#[derive(Clone, Debug)]
+pub struct Keyed<K, V> {
+    /// The stable hash of the key, computed once.
+    pub hash: u64,
+    /// The key.
+    pub key: K,
+    /// The record.
+    pub value: V,
+}
+
+/// How many emptied batches a worker keeps for each exchange.
+const POOL: usize = 64;
+
+type Pool<T> = Rc<RefCell<Vec<Box<Batch<T>>>>>;
+
+/// Builds both ends of an exchange on one worker: the router is attached to the node's input, the inlet feeds `port`.
+pub(crate) fn build<T: Send + 'static>(
+    builder: &mut TaskBuilder<'_>,
+    exchange: ExchangeId,
+    port: usize,
+    hash: fn(&T) -> u64,
+) {
+    let pool: Pool<T> = Rc::default();
+    let out = builder.output::<T>(port);
+    builder.add_inlet(exchange, Receiving { out, pool: Rc::clone(&pool) });
+    let (workers, groups) = (builder.environment().workers, builder.environment().key_groups);
+    builder.attach(0, Router::new(exchange, workers, groups, hash, pool));
+}
+
+struct Router<T> {
+    exchange: ExchangeId,
+    hash: fn(&T) -> u64,
+    groups: u16,
+    /// The worker of each key group.
+    owners: Vec<u16>,
+    buffers: Vec<Box<Batch<T>>>,
+    pool: Pool<T>,
+    watermark: Option<Timestamp>,
+}
+
+impl<T: Send + 'static> Router<T> {
+    fn new(exchange: ExchangeId, workers: usize, groups: u16, hash: fn(&T) -> u64, pool: Pool<T>) -> Self {
+        let owners = (0..groups).map(|group| worker_of(KeyGroup(group), groups, workers as u16)).collect();
+        let buffers = (0..workers).map(|_| Box::new(Batch::new())).collect();
+        Router { exchange, hash, groups, owners, buffers, pool, watermark: None }
+    }
+
+    fn send(&mut self, to: usize, cx: &mut TaskContext<'_>) {
+        if self.buffers[to].is_empty() {
+            return;
+        }
+        let fresh = self.pool.borrow_mut().pop();
+        let fresh = fresh.unwrap_or_else(|| Box::new(Batch::with_capacity(Batch::<T>::CAPACITY)));
+        let full = std::mem::replace(&mut self.buffers[to], fresh);
+        cx.transport.send(self.exchange, to, Payload::Batch(full));
+    }
+
+    fn broadcast(&mut self, signal: Signal, cx: &mut TaskContext<'_>) {
+        for to in 0..self.buffers.len() {
+            cx.transport.send(self.exchange, to, Payload::Signal(signal));
+        }
+    }
+
+    fn send_all(&mut self, cx: &mut TaskContext<'_>) {
+        for to in 0..self.buffers.len() {
+            self.send(to, cx);
+        }
+        if let Some(watermark) = self.watermark.take() {
+            self.broadcast(Signal::Watermark(watermark), cx);
+        }
+    }
+}
+
+impl<T: Send + 'static> Operator<T> for Router<T> {
+    fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.buffers.len() == 1 && self.buffers[0].is_empty() {
+            self.buffers[0].swap(batch);
+            if self.buffers[0].len() >= Batch::<T>::CAPACITY {
+                self.send(0, cx);
+            }
+            return Ok(());
+        }
+        for (stamp, record) in batch.drain() {
+            let to = usize::from(self.owners[usize::from(key_group((self.hash)(&record), self.groups).0)]);
+            self.buffers[to].push(stamp, record);
+        }
+        for to in 0..self.buffers.len() {
+            if self.buffers[to].len() >= Batch::<T>::CAPACITY {
+                self.send(to, cx);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        match signal {
+            Signal::Watermark(to) => self.watermark = Some(to),
+            // Partitions are the business of the task that reads them.
+            Signal::Partition(_) => {}
+            Signal::Idle | Signal::Active | Signal::Barrier(_) | Signal::End => {
+                self.send_all(cx);
+                self.broadcast(signal, cx);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.send_all(cx);
+        Ok(())
+    }
+}
+
+struct Receiving<T> {
+    out: Output<T>,
+    pool: Pool<T>,
+}
+
+impl<T: Send + 'static> Inlet for Receiving<T> {
+    fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let mut batch = batch.downcast::<Batch<T>>().expect("both ends of an exchange are built by one node");
+        self.out.forward(&mut batch, cx)?;
+        batch.clear();
+        let mut pool = self.pool.borrow_mut();
+        if pool.len() < POOL {
+            pool.push(batch);
+        }
+        Ok(())
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.out.signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.out.flush(cx)
+    }
+}

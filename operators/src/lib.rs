@@ -1,0 +1,42 @@
+//! The streams and operators of Rivermark: what happens to a record.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`stream`] | what a flow is described with: [`Flow`], [`Stream`], [`KeyedStream`], one file an operator |
+//! | [`window`] | windows of event time and their aggregates |
+//! | [`process`] | functions of the user's with state and timers |
+//! | [`source`], [`sink`] | what a connector implements |
+//! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
+//! | [`batch`], [`edge`], [`exchange`] | how records travel |
+//! | [`plan`], [`context`], [`partitions`] | what an engine needs to run a flow |
+//!
+//! The crate describes and computes; it opens no file, starts no thread and reads no clock. Programs use it through the facade
+//! crate `rivermark`.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+pub mod batch;
+pub mod context;
+pub mod edge;
+mod error;
+pub mod exchange;
+pub mod frontier;
+pub mod partitions;
+pub mod plan;
+pub mod process;
+pub mod sink;
+pub mod source;
+pub mod stream;
+pub mod time;
+pub mod watermark;
+pub mod window;
+
+pub use batch::{Batch, Origin, Stamp};
+pub use error::{Blame, BoxError, Error, Result};
+/// The encoding of keyed state, for formats that share it.
+pub use rivermark_state::{CodecError, decode, encode_into};
+pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};
+pub use source::DeadLetter;
+pub use stream::{Flow, KeyedStream, Stream};
+pub use time::{Timestamp, days, hours, millis, minutes, secs};
+pub use watermark::{WatermarkGenerator, Watermarks};
+pub use window::{Aggregate, Late, Window, Windowed, WindowedStream, Windows};

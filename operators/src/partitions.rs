@@ -1,0 +1,148 @@
+//! The job's table of source partitions: who they are, how far each has come in event time, what to restore for them.
+//!
+//! Shared by all workers. A stamp names a partition by its index here, so an index is given once and kept for the flow's
+//! life (the checkpoint carries the table): the order of records by (time, partition, offset) must not change across restarts.
+
+use crate::time::Timestamp;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// One source partition of a job.
+#[derive(Debug)]
+pub struct PartitionEntry {
+    /// Its index in the table.
+    pub index: u16,
+    /// The source's name in the flow.
+    pub source: Arc<str>,
+    /// The partition's number in its source.
+    pub number: u32,
+    /// What to call it in messages, such as `clicks[3]`.
+    pub name: String,
+    watermark: AtomicI64,
+    idle: AtomicBool,
+    ended: AtomicBool,
+    max_drift: AtomicI64,
+    restored: HashMap<String, Vec<u8>>,
+}
+
+impl PartitionEntry {
+    /// The partition's watermark, as far as its worker has told.
+    pub fn watermark(&self) -> Timestamp {
+        Timestamp::from_millis(self.watermark.load(Ordering::Relaxed))
+    }
+
+    /// Publishes the partition's watermark.
+    pub(crate) fn set_watermark(&self, watermark: Timestamp) {
+        self.watermark.store(watermark.millis(), Ordering::Relaxed);
+    }
+
+    /// Publishes whether the partition is idle.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Publishes that the partition has ended.
+    pub(crate) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has no more records, ever.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Sets how far this partition may run ahead of the slowest, in milliseconds of event time.
+    pub(crate) fn set_max_drift(&self, millis: i64) {
+        self.max_drift.store(millis, Ordering::Relaxed);
+    }
+
+    /// What the operator `operator` had saved for this partition in the checkpoint that the job started from.
+    pub(crate) fn restored(&self, operator: &str) -> Option<&[u8]> {
+        self.restored.get(operator).map(Vec::as_slice)
+    }
+}
+
+/// The table; see the module's page.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    entries: RwLock<Vec<Arc<PartitionEntry>>>,
+}
+
+impl Partitions {
+    /// Adds a partition and returns it. Called by the engine, in the order that the checkpoint or the first start fixed.
+    ///
+    /// # Panics
+    /// With more partitions than a stamp can name, [`crate::Origin::MAX_PARTITIONS`]; the engine checks before.
+    pub fn add(
+        &self,
+        source: Arc<str>,
+        number: u32,
+        name: String,
+        restored: HashMap<String, Vec<u8>>,
+    ) -> Arc<PartitionEntry> {
+        let mut entries = self.entries.write();
+        let index = u16::try_from(entries.len()).expect("the engine checks the number of partitions");
+        let entry = Arc::new(PartitionEntry {
+            index,
+            source,
+            number,
+            name,
+            watermark: AtomicI64::new(i64::MIN),
+            idle: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            max_drift: AtomicI64::new(i64::MAX),
+            restored,
+        });
+        entries.push(Arc::clone(&entry));
+        entry
+    }
+
+    /// The partition of that index.
+    pub fn get(&self, index: u16) -> Option<Arc<PartitionEntry>> {
+        self.entries.read().get(usize::from(index)).cloned()
+    }
+
+    /// All partitions, in index order.
+    pub fn all(&self) -> Vec<Arc<PartitionEntry>> {
+        self.entries.read().clone()
+    }
+
+    /// Whether `entry` is further ahead of the slowest partition than it may be, so that reading it should wait.
+    /// Idle and ended partitions hold nobody back. Costs a look at each partition when a drift was set, else nothing.
+    pub(crate) fn too_far_ahead(&self, entry: &PartitionEntry) -> bool {
+        let drift = entry.max_drift.load(Ordering::Relaxed);
+        if drift == i64::MAX {
+            return false;
+        }
+        let entries = self.entries.read();
+        let holds_back = |e: &&Arc<PartitionEntry>| {
+            !e.ended() && !e.idle.load(Ordering::Relaxed) && e.index != entry.index
+        };
+        let slowest = entries.iter().filter(holds_back).map(|e| e.watermark()).min();
+        slowest.is_some_and(|slowest| entry.watermark() > slowest.plus_millis(drift))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_waits_for_the_slowest_that_is_neither_idle_nor_ended() {
+        let table = Partitions::default();
+        let add = |n| table.add("clicks".into(), n, format!("clicks[{n}]"), HashMap::new());
+        let (fast, slow) = (add(0), add(1));
+        fast.set_max_drift(1000);
+        fast.set_watermark(Timestamp::from_millis(5001));
+        assert!(table.too_far_ahead(&fast), "the other has not begun");
+        slow.set_watermark(Timestamp::from_millis(4001));
+        assert!(!table.too_far_ahead(&fast));
+        slow.set_watermark(Timestamp::from_millis(4000));
+        assert!(table.too_far_ahead(&fast));
+        slow.set_idle(true);
+        assert!(!table.too_far_ahead(&fast));
+        assert!(!table.too_far_ahead(&slow), "without a drift set nobody waits");
+    }
+}

@@ -1,0 +1,417 @@
+//! The plan: the graph behind a flow, and how a worker makes its tasks from it.
+//!
+//! 1. Describing a flow adds nodes to a [`Graph`]; a stream is a port of a node. Nodes hold factories, not operators.
+//! 2. [`Graph::into_plan`] checks the whole and makes it immutable; all workers share it.
+//! 3. Each worker builds its own operators, consumers before producers: a node's factory takes its finished consumers out of
+//!    the [`TaskBuilder`] as typed [`Output`]s and attaches itself to the ports of its inputs. So each operator owns what is
+//!    downstream of it, and the types are checked once, here, rather than a record at a time.
+//!
+//! A restart builds again from the same plan.
+
+use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
+use crate::edge::{CloneBatch, Operator, Output, Signal};
+use crate::error::{Error, Result};
+use crate::partitions::Partitions;
+use crate::sink::ErasedCommitter;
+use crate::source::{ErasedSource, SourceTask};
+use crate::time::Timestamp;
+use rivermark_state::KeyedStore;
+use std::any::{Any, type_name};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a node is, for pictures and checks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Reads the outside world.
+    Source,
+    /// Changes records one by one.
+    Transform,
+    /// Moves records to the worker that owns their key.
+    Exchange(ExchangeId),
+    /// Keeps state a key.
+    Stateful,
+    /// Writes the outside world.
+    Sink,
+}
+
+/// One end of a connection: the consumer's node and which of its inputs.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Edge {
+    pub(crate) node: usize,
+    pub(crate) input: usize,
+}
+
+#[derive(Default)]
+struct Port {
+    consumers: Vec<Edge>,
+    /// `CloneBatch<T>`, for ports with several consumers.
+    clone: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+type Build = dyn Fn(&mut TaskBuilder<'_>) -> Result<()> + Send + Sync;
+
+/// One operator of the plan.
+pub struct Node {
+    /// The operator's name: unique in the flow, and what its state is found by after a restart.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Where its inputs come from, by index of the node.
+    pub upstream: Vec<usize>,
+    /// Whether its records carry event time and watermarks.
+    pub(crate) event_time: bool,
+    needs_event_time: bool,
+    idle_after: Option<Duration>,
+    build: Box<Build>,
+    pub(crate) source: Option<Arc<dyn ErasedSource>>,
+    pub(crate) committer: Option<Arc<dyn ErasedCommitter>>,
+}
+
+/// What a new node is, before it has a name and a place.
+pub(crate) struct NodeSpec {
+    pub(crate) label: &'static str,
+    pub(crate) kind: NodeKind,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: usize,
+    pub(crate) needs_event_time: bool,
+    pub(crate) gives_event_time: bool,
+}
+
+impl NodeSpec {
+    pub(crate) fn new(label: &'static str, kind: NodeKind, inputs: Vec<usize>, outputs: usize) -> Self {
+        NodeSpec { label, kind, inputs, outputs, needs_event_time: false, gives_event_time: false }
+    }
+}
+
+/// The graph of a flow while it is described.
+#[derive(Default)]
+pub(crate) struct Graph {
+    nodes: Vec<Node>,
+    ports: Vec<Port>,
+    /// Which node a port belongs to.
+    port_nodes: Vec<usize>,
+    labels: HashMap<&'static str, usize>,
+    exchanges: u32,
+}
+
+impl Graph {
+    /// Adds a node and returns its index and that of its first output port; the others follow.
+    pub(crate) fn add(
+        &mut self,
+        spec: NodeSpec,
+        build: impl Fn(&mut TaskBuilder<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> (usize, usize) {
+        let index = self.nodes.len();
+        let count = self.labels.entry(spec.label).or_insert(0);
+        *count += 1;
+        for (input, &port) in spec.inputs.iter().enumerate() {
+            self.ports[port].consumers.push(Edge { node: index, input });
+        }
+        let upstream: Vec<usize> = spec.inputs.iter().map(|&port| self.port_nodes[port]).collect();
+        let event_time = spec.gives_event_time
+            || (!upstream.is_empty() && upstream.iter().all(|&node| self.nodes[node].event_time));
+        self.nodes.push(Node {
+            name: format!("{}-{count}", spec.label).into(),
+            kind: spec.kind,
+            upstream,
+            event_time,
+            needs_event_time: spec.needs_event_time,
+            idle_after: None,
+            build: Box::new(build),
+            source: None,
+            committer: None,
+        });
+        let first = self.ports.len();
+        self.ports.extend((0..spec.outputs).map(|_| Port::default()));
+        self.port_nodes.extend((0..spec.outputs).map(|_| index));
+        (index, first)
+    }
+
+    /// The index that the next node's first output port will have: factories need to know it before they are added.
+    pub(crate) fn next_port(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Tells every source upstream of `port` after how long a silence its partitions are idle.
+    pub(crate) fn set_idle_after(&mut self, port: usize, idle_after: Duration) {
+        let mut nodes = vec![self.port_nodes[port]];
+        while let Some(node) = nodes.pop() {
+            self.nodes[node].idle_after = Some(idle_after);
+            nodes.extend(&self.nodes[node].upstream);
+        }
+    }
+
+    pub(crate) fn next_exchange(&mut self) -> ExchangeId {
+        let id = ExchangeId(self.exchanges);
+        self.exchanges += 1;
+        id
+    }
+
+    pub(crate) fn allow_several<T: Clone + 'static>(&mut self, port: usize) {
+        let clone: CloneBatch<T> = Clone::clone;
+        self.ports[port].clone = Some(Arc::new(clone));
+    }
+
+    pub(crate) fn rename(&mut self, node: usize, name: &str) {
+        self.nodes[node].name = name.into();
+    }
+
+    pub(crate) fn node_of(&self, port: usize) -> usize {
+        self.port_nodes[port]
+    }
+
+    pub(crate) fn set_source(&mut self, node: usize, source: Arc<dyn ErasedSource>) {
+        self.nodes[node].source = Some(source);
+    }
+
+    pub(crate) fn set_committer(&mut self, node: usize, committer: Arc<dyn ErasedCommitter>) {
+        self.nodes[node].committer = Some(committer);
+    }
+
+    /// Checks the flow and makes it a plan.
+    pub(crate) fn into_plan(self, flow: String, version: u64) -> Result<Plan> {
+        let problem = |problem: String| Error::Flow { flow: flow.clone(), problem };
+        if !self.nodes.iter().any(|node| node.kind == NodeKind::Source) {
+            return Err(problem("it has no source: begin with `flow.source(..)`".into()));
+        }
+        if !self.nodes.iter().any(|node| node.kind == NodeKind::Sink) {
+            return Err(problem(
+                "it has no sink, so nobody would see its results: end with `.sink(..)`".into(),
+            ));
+        }
+        let mut names = HashSet::new();
+        for node in &self.nodes {
+            if !names.insert(Arc::clone(&node.name)) {
+                return Err(problem(format!(
+                    "two operators are named `{}`: state is found by name, so give each its own with `.named(..)`",
+                    node.name
+                )));
+            }
+            if node.needs_event_time && !node.event_time {
+                return Err(problem(format!(
+                    "`{}` needs event time: call `.event_time(..)` on the stream before `.key_by(..)`",
+                    node.name
+                )));
+            }
+        }
+        Ok(Plan { flow, version, nodes: self.nodes, ports: self.ports, exchanges: self.exchanges })
+    }
+}
+
+/// A checked, immutable flow, from which every worker builds its tasks.
+pub struct Plan {
+    flow: String,
+    version: u64,
+    nodes: Vec<Node>,
+    ports: Vec<Port>,
+    exchanges: u32,
+}
+
+impl Plan {
+    /// The flow's name.
+    pub fn flow(&self) -> &str {
+        &self.flow
+    }
+
+    /// The flow's version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The operators, producers before consumers.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// How many exchanges there are; their ids count from zero in the order of the flow.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges as usize
+    }
+
+    /// The sources, by name.
+    pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn ErasedSource>)> {
+        self.nodes.iter().filter_map(|node| Some((&node.name, node.source.as_ref()?)))
+    }
+
+    /// The sinks' committers, by name.
+    pub fn committers(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn ErasedCommitter>)> {
+        self.nodes.iter().filter_map(|node| Some((&node.name, node.committer.as_ref()?)))
+    }
+
+    /// Builds one worker's tasks.
+    pub fn build<'a>(&'a self, environment: TaskEnvironment<'a>) -> Result<Tasks> {
+        let mut builder = TaskBuilder {
+            plan: self,
+            node: 0,
+            environment,
+            attached: HashMap::new(),
+            tasks: Tasks { sources: Vec::new(), inlets: Vec::new(), ends: 0, blame: BlameCell::default() },
+        };
+        for index in (0..self.nodes.len()).rev() {
+            builder.node = index;
+            (self.nodes[index].build)(&mut builder)?;
+        }
+        builder.tasks.inlets.sort_by_key(|(id, _)| *id);
+        Ok(builder.tasks)
+    }
+}
+
+/// Opens the keyed state of one operator's task.
+pub type OpenStore<'a> = dyn FnMut(&Arc<str>) -> Result<KeyedStore> + 'a;
+
+/// What the engine gives for building one worker's tasks.
+pub struct TaskEnvironment<'a> {
+    /// Which worker this is, from 0.
+    pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Number of key groups of the flow.
+    pub key_groups: u16,
+    /// Which attempt of the job this is: fences older ones at sinks.
+    pub generation: u64,
+    /// The job's partitions.
+    pub partitions: Arc<Partitions>,
+    /// Counters, by operator name, shared by all workers.
+    pub metrics: &'a HashMap<Arc<str>, Arc<OperatorMetrics>>,
+    /// The watermarks of operators in the checkpoint, by name.
+    pub watermarks: &'a std::collections::BTreeMap<String, i64>,
+    /// Resources that sources and sinks look up, such as the embedded log.
+    pub resources: Arc<Resources>,
+    /// Opens an operator's state, restored where there is a checkpoint.
+    pub open_store: &'a mut OpenStore<'a>,
+}
+
+/// Things that the embedding engine offers to sources and sinks, by type: the log, a clock.
+#[derive(Default)]
+pub struct Resources(HashMap<std::any::TypeId, Box<dyn Any + Send + Sync>>);
+
+impl Resources {
+    /// Offers `resource`; one of each type.
+    pub fn insert<R: Send + Sync + 'static>(&mut self, resource: R) {
+        self.0.insert(std::any::TypeId::of::<R>(), Box::new(resource));
+    }
+
+    /// The resource of that type, if the engine offers one.
+    pub fn get<R: Send + Sync + 'static>(&self) -> Option<&R> {
+        self.0.get(&std::any::TypeId::of::<R>())?.downcast_ref()
+    }
+}
+
+/// The receiving end of an exchange on one worker: knows the type of its batches.
+pub trait Inlet {
+    /// Takes a batch that came through the exchange.
+    fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// Takes a signal, already combined over all senders.
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// See [`Operator::flush`].
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+}
+
+/// One worker's operators, ready to run.
+pub struct Tasks {
+    /// The sources that this worker may be given partitions of, by name.
+    pub sources: Vec<Box<dyn SourceTask>>,
+    /// The receiving ends of exchanges, in order of the flow.
+    pub inlets: Vec<(ExchangeId, Box<dyn Inlet>)>,
+    /// How many ends (sinks) a barrier has to reach on this worker.
+    pub ends: usize,
+    /// Which record a panic was about.
+    pub blame: BlameCell,
+}
+
+/// Hands a node's factory what it needs, and takes what it makes.
+pub struct TaskBuilder<'a> {
+    plan: &'a Plan,
+    node: usize,
+    environment: TaskEnvironment<'a>,
+    attached: HashMap<Edge, Box<dyn Any>>,
+    tasks: Tasks,
+}
+
+impl<'a> TaskBuilder<'a> {
+    /// The environment.
+    pub(crate) fn environment(&self) -> &TaskEnvironment<'a> {
+        &self.environment
+    }
+
+    /// The name of the node being built.
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.plan.nodes[self.node].name)
+    }
+
+    /// The counters of the node being built.
+    pub(crate) fn metrics(&self) -> Arc<OperatorMetrics> {
+        let name = &self.plan.nodes[self.node].name;
+        self.environment
+            .metrics
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Arc::new(OperatorMetrics::new(name.clone())))
+    }
+
+    /// The watermark that the node being built had in the checkpoint. A stream that had ended begins anew: all of its windows have
+    /// fired, and what is read from now on was appended since.
+    pub(crate) fn restored_watermark(&self) -> Timestamp {
+        let restored = self.environment.watermarks.get(&*self.plan.nodes[self.node].name);
+        let restored = restored.map_or(Timestamp::MIN, |millis| Timestamp::from_millis(*millis));
+        if restored == Timestamp::MAX { Timestamp::MIN } else { restored }
+    }
+
+    /// The flow's name.
+    pub(crate) fn flow(&self) -> &str {
+        &self.plan.flow
+    }
+
+    /// After how long a silence the partitions of the source being built are idle.
+    pub(crate) fn idle_after(&self) -> Option<Duration> {
+        self.plan.nodes[self.node].idle_after
+    }
+
+    pub(crate) fn blame(&self) -> BlameCell {
+        self.tasks.blame.clone()
+    }
+
+    /// Opens the keyed state of the node being built.
+    pub(crate) fn open_store(&mut self) -> Result<KeyedStore> {
+        let name = self.name();
+        (self.environment.open_store)(&name)
+    }
+
+    /// The sending end of the port `port`, with its consumers, which were built before.
+    pub(crate) fn output<T: 'static>(&mut self, port: usize) -> Output<T> {
+        let port = &self.plan.ports[port];
+        let take = |edge: &Edge| {
+            let attached = self.attached.remove(edge).expect("consumers are built before producers");
+            *attached.downcast::<Box<dyn Operator<T>>>().unwrap_or_else(|_| {
+                panic!(
+                    "a consumer of `{}` is not one of {}",
+                    self.plan.nodes[self.node].name,
+                    type_name::<T>()
+                )
+            })
+        };
+        let consumers = port.consumers.iter().map(take).collect();
+        let clone = port.clone.as_ref().and_then(|clone| clone.downcast_ref::<CloneBatch<T>>().copied());
+        Output::new(consumers, clone)
+    }
+
+    /// Attaches an operator as the consumer of input `input` of the node being built.
+    pub(crate) fn attach<T: 'static>(&mut self, input: usize, operator: impl Operator<T> + 'static) {
+        let operator: Box<dyn Operator<T>> = Box::new(operator);
+        self.attached.insert(Edge { node: self.node, input }, Box::new(operator));
+    }
+
+    pub(crate) fn add_source(&mut self, source: impl SourceTask + 'static) {
+        self.tasks.sources.push(Box::new(source));
+    }
+
+    pub(crate) fn add_inlet(&mut self, exchange: ExchangeId, inlet: impl Inlet + 'static) {
+        self.tasks.inlets.push((exchange, Box::new(inlet)));
+    }
+
+    pub(crate) fn add_end(&mut self) {
+        self.tasks.ends += 1;
+    }
+}

@@ -1,0 +1,161 @@
+//! Sinks: what a connector implements to be written exactly once, and the operator that writes it.
+//!
+//! A sink has two halves, as two-phase commit has two parties:
+//! 1. a [`SinkWriter`] on each worker takes records, and at a barrier *prepares*: what it has taken since the last barrier becomes
+//!    durable but stays invisible, and a token names it;
+//! 2. one [`Committer`] for the whole sink makes tokens visible, after the checkpoint that holds them is stored. Committing is
+//!    idempotent, since after a crash the tokens of the restored checkpoint are committed again.
+//!
+//! A start goes: [`Committer::recover`] with a generation higher than any before (older writers and committers are fenced, the
+//! restored checkpoint's tokens committed, everything else that was prepared thrown away), then the writers are opened.
+
+use crate::batch::Batch;
+use crate::context::{OperatorMetrics, TaskContext, TokenPart};
+use crate::edge::{Operator, Signal};
+use crate::error::{BoxError, Error, Result};
+use crate::plan::Resources;
+use crate::source::ConnectorContext;
+use rivermark_checkpoint::Epoch;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Which part of a sink a writer or committer is.
+pub struct SinkContext<'a> {
+    /// The flow, the sink's name in it, and what the engine offers.
+    pub connector: ConnectorContext<'a>,
+    /// The writer's worker, from 0; 0 for the committer.
+    pub worker: usize,
+    /// Which attempt of the job this is. Higher than any before; a writer or committer of a lower one must fail.
+    pub generation: u64,
+}
+
+/// An output of a flow.
+pub trait Sink<T>: Send + Sync + 'static {
+    /// What takes records, one a worker.
+    type Writer: SinkWriter<T> + 'static;
+
+    /// Opens a worker's writer. Called after [`Committer::recover`].
+    fn writer(&self, cx: &SinkContext<'_>) -> Result<Self::Writer, BoxError>;
+
+    /// Opens the sink's committer.
+    fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError>;
+}
+
+/// Takes records on one worker.
+pub trait SinkWriter<T> {
+    /// Takes all records out of `batch`.
+    fn write(&mut self, batch: &mut Batch<T>) -> Result<(), BoxError>;
+
+    /// Makes everything since the last barrier durable and keeps it invisible. The token names it for the committer; `None` if
+    /// there is nothing to commit. Records after this call belong to the next epoch.
+    fn prepare(&mut self, epoch: Epoch) -> Result<Option<Vec<u8>>, BoxError>;
+
+    /// How many bytes have been written since the writer was opened, if it counts them.
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Why a commit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It certainly did not happen and never will by this committer: it is fenced, or the prepared data is gone.
+    #[error("not committed: {0}")]
+    Refused(BoxError),
+    /// It may have happened. Committing again is safe, and is what the engine does.
+    #[error("may or may not be committed: {0}")]
+    Unknown(BoxError),
+}
+
+/// Makes prepared tokens visible. One for a whole sink, called by the job's driver.
+pub trait Committer: Send {
+    /// Takes the sink over for this generation: fences older ones, commits `tokens` (those of the checkpoint the job starts
+    /// from; they may have been committed already), and throws away whatever else was prepared. Called once, first.
+    fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
+
+    /// Makes the tokens of a stored epoch visible. Idempotent.
+    fn commit(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
+
+    /// Throws away the prepared tokens of an epoch that certainly was not stored.
+    fn abort(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
+}
+
+/// How the engine opens a sink's committer without knowing the sink's types.
+pub trait ErasedCommitter: Send + Sync {
+    /// See [`Sink::committer`].
+    fn open(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError>;
+}
+
+/// Opens the committer of a typed sink.
+pub(crate) struct CommitterOf<T, S> {
+    pub(crate) sink: Arc<S>,
+    pub(crate) records: PhantomData<fn(T)>,
+}
+
+impl<T: 'static, S: Sink<T>> ErasedCommitter for CommitterOf<T, S> {
+    fn open(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
+        self.sink.committer(cx)
+    }
+}
+
+/// Writes a stream to a sink's writer.
+pub(crate) struct Writing<W> {
+    pub(crate) name: Arc<str>,
+    pub(crate) writer: W,
+    pub(crate) metrics: Arc<OperatorMetrics>,
+    pub(crate) bytes: u64,
+}
+
+impl<W> Writing<W> {
+    pub(crate) fn open<T, S: Sink<T, Writer = W>>(
+        name: Arc<str>,
+        flow: &str,
+        sink: &S,
+        worker: usize,
+        generation: u64,
+        resources: &Resources,
+        metrics: Arc<OperatorMetrics>,
+    ) -> Result<Self> {
+        let connector = ConnectorContext { flow, name: &name, resources };
+        let context = SinkContext { connector, worker, generation };
+        let writer = sink
+            .writer(&context)
+            .map_err(|e| Error::sink(&name, format!("opening the writer of worker {worker}"), e))?;
+        Ok(Writing { name, writer, metrics, bytes: 0 })
+    }
+}
+
+impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
+    fn on_batch(&mut self, batch: &mut Batch<T>, _cx: &mut TaskContext<'_>) -> Result<()> {
+        self.metrics.add_in(batch.len());
+        let written = self.writer.write(batch);
+        written.map_err(|e| Error::sink(&self.name, "writing records", e))?;
+        let bytes = self.writer.bytes();
+        self.metrics.add_bytes(bytes - self.bytes);
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        match signal {
+            Signal::Barrier(epoch) => {
+                let token = self.writer.prepare(epoch);
+                let token =
+                    token.map_err(|e| Error::sink(&self.name, format!("preparing epoch {epoch}"), e))?;
+                cx.parts.tokens.extend(token.map(|token| TokenPart {
+                    sink: Arc::clone(&self.name),
+                    epoch,
+                    token,
+                }));
+                cx.parts.ends_reached += 1;
+            }
+            Signal::Watermark(watermark) => self.metrics.set_watermark(watermark),
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, _cx: &mut TaskContext<'_>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,457 @@
+//! Sources: what a connector implements to be read, and the task that reads it.
+//!
+//! A source has partitions, each a replayable sequence of records with offsets. Partitions are spread over the workers; each is read
+//! by one reader from a position that the reader can name and a checkpoint keeps. "Replayable" is the contract that everything
+//! exactly-once rests on: reading again from a position gives the same records again.
+
+use crate::batch::{Batch, Origin, Stamp};
+use crate::context::{OperatorMetrics, PositionPart, TaskContext};
+use crate::edge::{Output, PartitionChange, Signal};
+use crate::error::{BoxError, Error, Result};
+use crate::partitions::{PartitionEntry, Partitions};
+use crate::plan::Resources;
+use crate::time::{Timestamp, span_millis};
+use rivermark_checkpoint::Epoch;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One partition that a source has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePartition {
+    /// Its number, fixed for the source's life.
+    pub number: u32,
+    /// What to call it in messages: `clicks[3]`, `departures.csv`.
+    pub name: String,
+}
+
+/// What a reader said when it was polled.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// It gave records, and may have more.
+    Ready,
+    /// It is at the tail. It calls the waker when there is more.
+    Pending,
+    /// There will never be more.
+    Ended,
+}
+
+/// Wakes the worker that reads a partition. Cheap to clone and to call; may be called from any thread, also needlessly.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// A waker that does nothing, for a reader that is polled in a loop.
+    pub fn none() -> Self {
+        Self::new(|| {})
+    }
+
+    /// Wakes the worker.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// What a connector is told when it is opened.
+pub struct ConnectorContext<'a> {
+    /// The flow's name.
+    pub flow: &'a str,
+    /// The source's or sink's name in the flow.
+    pub name: &'a str,
+    /// What the embedding engine offers.
+    pub resources: &'a Resources,
+}
+
+/// A replayable input of a flow.
+pub trait Source: Send + Sync + 'static {
+    /// What its records are.
+    type Item: Send + 'static;
+    /// What reads one partition.
+    type Reader: SourceReader<Self::Item> + 'static;
+
+    /// The partitions it has now. Asked at start, and again from time to time: partitions may be added, never removed.
+    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+
+    /// Opens a reader of one partition, at a position that a reader of it has given before, or at the source's configured start.
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        waker: Waker,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Self::Reader, BoxError>;
+}
+
+/// Reads one partition, in order.
+pub trait SourceReader<T> {
+    /// Adds up to `max` records to `records`, without blocking.
+    ///
+    /// After an error the reader stays before the record that caused it: it is an error again the next time, never skipped.
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError>;
+
+    /// The position after the last record that was polled, in an encoding of the reader's own.
+    fn position(&self) -> Vec<u8>;
+
+    /// How many records are known to lie ahead, if it can tell.
+    fn backlog(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A record that could not be decoded, with its bytes and where it was.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeadLetter {
+    /// The partition, in the source's words.
+    pub partition: String,
+    /// The record's offset there.
+    pub offset: u64,
+    /// Its key, as found.
+    pub key: Option<Vec<u8>>,
+    /// Its value, as found.
+    pub value: Option<Vec<u8>>,
+    /// Why it could not be decoded.
+    pub error: String,
+}
+
+/// Where a reader puts what it reads.
+pub struct Records<'a, T> {
+    batch: &'a mut Batch<T>,
+    dead: Option<&'a mut Batch<DeadLetter>>,
+    partition: u16,
+    name: &'a str,
+    bytes: u64,
+}
+
+impl<'a, T> Records<'a, T> {
+    /// Collects into `batch` as partition 0; for testing a reader.
+    pub fn into_batch(batch: &'a mut Batch<T>) -> Self {
+        Records { batch, dead: None, partition: 0, name: "", bytes: 0 }
+    }
+
+    /// Adds a record. `time` is the source's own timestamp, if it has one; event time is usually told later from the value.
+    #[inline]
+    pub fn push(&mut self, offset: u64, time: Timestamp, value: T) {
+        let origin = Origin::new(self.partition, offset);
+        self.batch.push(Stamp { time, watermark: Timestamp::MIN, origin }, value);
+    }
+
+    /// Counts bytes read, for the metrics.
+    pub fn add_bytes(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// A record that cannot be decoded goes to the dead-letter output if the flow has one; otherwise this is the error to return.
+    pub fn undecodable(
+        &mut self,
+        offset: u64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        error: impl Into<BoxError>,
+    ) -> Result<(), BoxError> {
+        let error = error.into();
+        let Some(dead) = &mut self.dead else {
+            return Err(format!(
+                "{} offset {offset}: cannot be decoded: {error}; correct the format, or send such records to a dead-letter output",
+                self.name
+            )
+            .into());
+        };
+        let stamp = Stamp {
+            time: Timestamp::MIN,
+            watermark: Timestamp::MIN,
+            origin: Origin::new(self.partition, offset),
+        };
+        let letter = DeadLetter {
+            partition: self.name.to_string(),
+            offset,
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            error: error.to_string(),
+        };
+        dead.push(stamp, letter);
+        Ok(())
+    }
+
+    /// How many records have been added.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether none has been added.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+}
+
+/// A source whose types are forgotten: what the engine asks of it before tasks exist.
+pub trait ErasedSource: Send + Sync {
+    /// See [`Source::partitions`].
+    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+}
+
+impl<S: Source> ErasedSource for S {
+    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        Source::partitions(self, cx)
+    }
+}
+
+/// What a step of a source came to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Records were read.
+    Ready,
+    /// Nothing to read now; a waker will tell.
+    Pending,
+    /// A partition waits for slower ones; ask again soon.
+    Held,
+    /// All partitions of this task have ended.
+    Ended,
+}
+
+/// One worker's share of a source, types forgotten: what the engine drives.
+pub trait SourceTask {
+    /// The source's name in the flow.
+    fn name(&self) -> &Arc<str>;
+    /// Begins to read a partition, at a position from a checkpoint or at the configured start.
+    fn assign(
+        &mut self,
+        partition: Arc<PartitionEntry>,
+        position: Option<&[u8]>,
+        waker: Waker,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()>;
+    /// Reads at most one batch of one partition, in turn, and pushes it through the chain.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Result<Progress>;
+    /// Adds the positions to the checkpoint and sends the barrier down the chain.
+    fn barrier(&mut self, epoch: Epoch, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// Ends the stream.
+    fn end(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// See [`crate::edge::Operator::flush`].
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// Records known to lie ahead, where readers can tell.
+    fn backlog(&self) -> Option<u64>;
+}
+
+struct OpenPartition<R> {
+    entry: Arc<PartitionEntry>,
+    reader: R,
+    ended: bool,
+    idle: bool,
+    last_record_at: Timestamp,
+}
+
+/// Reads the partitions of a typed source.
+pub(crate) struct Reading<S: Source> {
+    pub(crate) name: Arc<str>,
+    pub(crate) flow: String,
+    pub(crate) source: Arc<S>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) table: Arc<Partitions>,
+    pub(crate) metrics: Arc<OperatorMetrics>,
+    pub(crate) out: Output<S::Item>,
+    pub(crate) dead_letters: Option<Output<DeadLetter>>,
+    pub(crate) idle_after: Option<Duration>,
+    open: Vec<OpenPartition<S::Reader>>,
+    next: usize,
+    batch: Batch<S::Item>,
+    dead: Batch<DeadLetter>,
+    all_idle: bool,
+}
+
+impl<S: Source> Reading<S> {
+    #[expect(clippy::too_many_arguments, reason = "one constructor, called in one place")]
+    pub(crate) fn new(
+        name: Arc<str>,
+        flow: String,
+        source: Arc<S>,
+        resources: Arc<Resources>,
+        table: Arc<Partitions>,
+        metrics: Arc<OperatorMetrics>,
+        out: Output<S::Item>,
+        dead_letters: Option<Output<DeadLetter>>,
+        idle_after: Option<Duration>,
+    ) -> Self {
+        Reading {
+            name,
+            flow,
+            source,
+            resources,
+            table,
+            metrics,
+            out,
+            dead_letters,
+            idle_after,
+            open: Vec::new(),
+            next: 0,
+            batch: Batch::new(),
+            dead: Batch::new(),
+            all_idle: false,
+        }
+    }
+
+    fn change(&mut self, change: PartitionChange, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.out.signal(Signal::Partition(change), cx)
+    }
+
+    /// Reads a batch of the partition at `at`.
+    fn read(&mut self, at: usize) -> Result<Polled> {
+        let partition = &mut self.open[at];
+        let mut records = Records {
+            batch: &mut self.batch,
+            dead: self.dead_letters.as_ref().map(|_| &mut self.dead),
+            partition: partition.entry.index,
+            name: &partition.entry.name,
+            bytes: 0,
+        };
+        let polled = partition.reader.poll(Batch::<S::Item>::CAPACITY, &mut records);
+        let bytes = records.bytes;
+        let polled =
+            polled.map_err(|e| Error::source(&self.name, format!("reading {}", partition.entry.name), e))?;
+        self.metrics.add_bytes(bytes);
+        self.metrics.add_out(self.batch.len());
+        Ok(polled)
+    }
+
+    /// Passes on what was read, telling first that the partition is active again if it was idle.
+    fn pass_on(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
+        let partition = &mut self.open[at];
+        partition.last_record_at = cx.now;
+        if std::mem::take(&mut partition.idle) {
+            let index = partition.entry.index;
+            self.change(PartitionChange::Active(index), cx)?;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.out.forward(&mut batch, cx)?;
+        batch.clear();
+        self.batch = batch;
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.forward(&mut self.dead, cx)?;
+            self.dead.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells that a partition is idle once it has been silent for long enough.
+    fn watch_silence(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
+        let Some(after) = self.idle_after else { return Ok(()) };
+        let partition = &mut self.open[at];
+        let silent_since = partition.last_record_at.plus_millis(span_millis(after));
+        if partition.idle || partition.ended || cx.now < silent_since {
+            return Ok(());
+        }
+        partition.idle = true;
+        let index = partition.entry.index;
+        self.change(PartitionChange::Idle(index), cx)
+    }
+}
+
+impl<S: Source> SourceTask for Reading<S> {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn assign(
+        &mut self,
+        entry: Arc<PartitionEntry>,
+        position: Option<&[u8]>,
+        waker: Waker,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()> {
+        let context = ConnectorContext { flow: &self.flow, name: &self.name, resources: &self.resources };
+        let reader = self
+            .source
+            .reader(entry.number, position, waker, &context)
+            .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
+        let index = entry.index;
+        self.open.push(OpenPartition { entry, reader, ended: false, idle: false, last_record_at: cx.now });
+        if std::mem::take(&mut self.all_idle) {
+            self.out.signal(Signal::Active, cx)?;
+        }
+        self.change(PartitionChange::Opened(index), cx)
+    }
+
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Result<Progress> {
+        let (mut held, mut open) = (false, false);
+        for _ in 0..self.open.len() {
+            let at = self.next % self.open.len();
+            self.next = at + 1;
+            if self.open[at].ended {
+                continue;
+            }
+            open = true;
+            if self.table.too_far_ahead(&self.open[at].entry) {
+                held = true;
+                continue;
+            }
+            let polled = self.read(at)?;
+            let some = !self.batch.is_empty() || !self.dead.is_empty();
+            if some {
+                self.pass_on(at, cx)?;
+            } else {
+                self.watch_silence(at, cx)?;
+            }
+            if polled == Polled::Ended {
+                self.open[at].ended = true;
+                let index = self.open[at].entry.index;
+                self.change(PartitionChange::Ended(index), cx)?;
+                return Ok(Progress::Ready);
+            }
+            if some {
+                return Ok(Progress::Ready);
+            }
+        }
+        if self.open.is_empty() && !self.all_idle {
+            // A worker without a partition of this source must not hold the others' event time back.
+            self.all_idle = true;
+            self.out.signal(Signal::Idle, cx)?;
+        }
+        Ok(match (open, held) {
+            (false, _) => Progress::Ended,
+            (true, true) => Progress::Held,
+            (true, false) => Progress::Pending,
+        })
+    }
+
+    fn barrier(&mut self, epoch: Epoch, cx: &mut TaskContext<'_>) -> Result<()> {
+        for partition in &self.open {
+            cx.parts.positions.push(PositionPart {
+                source: Arc::clone(&self.name),
+                partition: partition.entry.index,
+                position: partition.reader.position(),
+            });
+        }
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.signal(Signal::Barrier(epoch), cx)?;
+        }
+        self.out.signal(Signal::Barrier(epoch), cx)
+    }
+
+    fn end(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.signal(Signal::End, cx)?;
+        }
+        self.out.signal(Signal::End, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.flush(cx)?;
+        }
+        self.out.flush(cx)
+    }
+
+    fn backlog(&self) -> Option<u64> {
+        self.open.iter().map(|partition| partition.reader.backlog()).sum()
+    }
+}

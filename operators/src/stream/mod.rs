@@ -1,0 +1,203 @@
+//! Streams: what a flow is described with, one file an operator.
+
+mod event_time;
+mod filter;
+mod flat_map;
+mod key_by;
+mod map;
+mod union;
+
+pub use key_by::KeyedStream;
+
+use crate::error::Result;
+use crate::plan::{Graph, NodeKind, NodeSpec, Plan, TaskBuilder};
+use crate::sink::{CommitterOf, Sink, Writing};
+use crate::source::{DeadLetter, Reading, Source};
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The description of a pipeline: sources, operators, sinks. It does nothing until an engine runs it.
+///
+/// Its name is its identity: checkpoints are found by it.
+pub struct Flow {
+    name: String,
+    version: u64,
+    graph: Rc<RefCell<Graph>>,
+}
+
+impl Flow {
+    /// An empty flow. The name is part of file names: letters, digits, `-`, `_` and `.`.
+    pub fn new(name: impl Into<String>) -> Flow {
+        Flow { name: name.into(), version: 1, graph: Rc::default() }
+    }
+
+    /// Says which version of the flow this is; each has its own state and checkpoints. Default: 1.
+    pub fn version(mut self, version: u64) -> Flow {
+        self.version = version;
+        self
+    }
+
+    /// The flow's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is.
+    pub fn source<S: Source>(&self, source: S) -> Stream<S::Item> {
+        self.add_source(source, false).0
+    }
+
+    /// As [`Flow::source`], but undecodable records go to the second stream, with their bytes.
+    pub fn source_with_dead_letters<S: Source>(&self, source: S) -> (Stream<S::Item>, Stream<DeadLetter>) {
+        self.add_source(source, true)
+    }
+
+    fn add_source<S: Source>(&self, source: S, dead_letters: bool) -> (Stream<S::Item>, Stream<DeadLetter>) {
+        let source = Arc::new(source);
+        let reads = Arc::clone(&source);
+        let spec = NodeSpec::new("source", NodeKind::Source, vec![], 2);
+        let mut graph = self.graph.borrow_mut();
+        let flow = self.name.clone();
+        // The first port's index is the number of ports before: it is needed inside the factory, before `add` returns it.
+        let first = graph.next_port();
+        let (node, port) = graph.add(spec, move |builder| {
+            let out = builder.output::<S::Item>(first);
+            let dead = builder.output::<DeadLetter>(first + 1);
+            let environment = builder.environment();
+            let reading = Reading::new(
+                builder.name(),
+                flow.clone(),
+                Arc::clone(&reads),
+                Arc::clone(&environment.resources),
+                Arc::clone(&environment.partitions),
+                builder.metrics(),
+                out,
+                dead_letters.then_some(dead),
+                builder.idle_after(),
+            );
+            builder.add_source(reading);
+            Ok(())
+        });
+        graph.set_source(node, source);
+        drop(graph);
+        (self.stream(port), self.stream(port + 1))
+    }
+
+    fn stream<T>(&self, port: usize) -> Stream<T> {
+        Stream { graph: Rc::clone(&self.graph), port, records: PhantomData }
+    }
+
+    /// Checks the flow and makes it a plan that an engine can run.
+    ///
+    /// # Errors
+    /// If it has no source or sink, names an operator twice, or asks for event time where there is none.
+    pub fn into_plan(self) -> Result<Plan> {
+        let graph = std::mem::take(&mut *self.graph.borrow_mut());
+        graph.into_plan(self.name, self.version)
+    }
+}
+
+/// A stream of records of type `T`: the output of an operator, to be used by the next.
+///
+/// Cloning it (for `T: Clone`) gives a second consumer the same records.
+pub struct Stream<T> {
+    graph: Rc<RefCell<Graph>>,
+    port: usize,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: Clone + 'static> Clone for Stream<T> {
+    fn clone(&self) -> Self {
+        self.graph.borrow_mut().allow_several::<T>(self.port);
+        Stream { graph: Rc::clone(&self.graph), port: self.port, records: PhantomData }
+    }
+}
+
+impl<T: Send + 'static> Stream<T> {
+    /// Names the operator that this stream comes out of: in metrics, in errors, and as what its state is found by after a restart.
+    pub fn named(self, name: &str) -> Self {
+        let mut graph = self.graph.borrow_mut();
+        let node = graph.node_of(self.port);
+        graph.rename(node, name);
+        drop(graph);
+        self
+    }
+
+    /// Writes the stream to a sink, exactly once if the sink can.
+    pub fn sink<S: Sink<T>>(self, sink: S) {
+        self.sink_named("sink", sink);
+    }
+
+    /// As [`Stream::sink`], under a name of its own instead of `sink-1`.
+    pub fn sink_as<S: Sink<T>>(self, name: &str, sink: S) {
+        let node = self.sink_named("sink", sink);
+        self.graph.borrow_mut().rename(node, name);
+    }
+
+    fn sink_named<S: Sink<T>>(&self, label: &'static str, sink: S) -> usize {
+        let sink = Arc::new(sink);
+        let writes = Arc::clone(&sink);
+        let spec = NodeSpec::new(label, NodeKind::Sink, vec![self.port], 0);
+        let mut graph = self.graph.borrow_mut();
+        let (node, _) = graph.add(spec, move |builder| {
+            let environment = builder.environment();
+            let writing = Writing::open(
+                builder.name(),
+                builder.flow(),
+                &*writes,
+                environment.worker,
+                environment.generation,
+                &environment.resources,
+                builder.metrics(),
+            )?;
+            builder.add_end();
+            builder.attach::<T>(0, writing);
+            Ok(())
+        });
+        graph.set_committer(node, Arc::new(CommitterOf { sink, records: PhantomData }));
+        node
+    }
+
+    /// Adds a node that consumes this stream (as input 0, before the spec's other inputs) and gives its first output.
+    ///
+    /// The factory gets the index of that output port.
+    pub(crate) fn then<U: 'static>(
+        self,
+        spec: NodeSpec,
+        build: impl Fn(&mut TaskBuilder<'_>, usize) -> Result<()> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let mut spec = spec;
+        spec.inputs.insert(0, self.port);
+        let mut graph = self.graph.borrow_mut();
+        let port = graph.next_port();
+        graph.add(spec, move |builder| build(builder, port));
+        drop(graph);
+        self.at_port(port)
+    }
+
+    /// Another output of the same flow.
+    pub(crate) fn at_port<U>(&self, port: usize) -> Stream<U> {
+        Stream { graph: Rc::clone(&self.graph), port, records: PhantomData }
+    }
+
+    pub(crate) fn port(&self) -> usize {
+        self.port
+    }
+
+    pub(crate) fn graph(&self) -> &Rc<RefCell<Graph>> {
+        &self.graph
+    }
+
+    pub(crate) fn same_flow<U>(&self, other: &Stream<U>) -> bool {
+        Rc::ptr_eq(&self.graph, &other.graph)
+    }
+
+    fn set_idle_after(&self, idle_after: Option<Duration>) {
+        if let Some(idle_after) = idle_after {
+            self.graph.borrow_mut().set_idle_after(self.port, idle_after);
+        }
+    }
+}

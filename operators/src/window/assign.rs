@@ -1,0 +1,192 @@
+//! Which windows a time belongs to: pure arithmetic over slices.
+//!
+//! Windows of one size and slide are cut into *slices*, the greatest common step of the two: state is kept once a slice, and a window
+//! is the slices it covers (Li et al., "No Pane, No Gain", SIGMOD Record 2005; Traub et al., "Scotty", ICDE 2018).
+
+use crate::time::{Timestamp, span_millis};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// A window of event time: `start` is in it, `end` is not.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Window {
+    /// The first time in it.
+    pub start: Timestamp,
+    /// The first time after it.
+    pub end: Timestamp,
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.start, self.end)
+    }
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Sliding(Slices),
+    Session { gap: i64 },
+}
+
+/// How event time is divided for a windowed aggregation.
+#[derive(Copy, Clone, Debug)]
+pub struct Windows {
+    pub(crate) shape: Shape,
+}
+
+impl Windows {
+    /// Windows of `size`, one after the other, aligned to the epoch.
+    ///
+    /// # Panics
+    /// If the size is below a millisecond.
+    pub fn tumbling(size: Duration) -> Windows {
+        Self::sliding(size, size)
+    }
+
+    /// Windows of `size` that start every `slide`, aligned to the epoch; a record is in `size / slide` of them, rounded up.
+    ///
+    /// # Panics
+    /// If the size or slide is below a millisecond, or the slide is above the size (records between windows would be lost).
+    pub fn sliding(size: Duration, slide: Duration) -> Windows {
+        let (size, slide) = (span_millis(size), span_millis(slide));
+        assert!(
+            size > 0 && slide > 0,
+            "windows of {size} ms every {slide} ms: both must be at least a millisecond"
+        );
+        assert!(slide <= size, "windows of {size} ms every {slide} ms: records in between would be in none");
+        Windows { shape: Shape::Sliding(Slices { size, slide, step: gcd(size, slide), offset: 0 }) }
+    }
+
+    /// Shifts tumbling or sliding windows: they start at `offset` after the epoch. No effect on sessions.
+    pub fn starting_at(mut self, offset: Duration) -> Windows {
+        if let Shape::Sliding(slices) = &mut self.shape {
+            slices.offset = span_millis(offset).rem_euclid(slices.slide);
+        }
+        self
+    }
+
+    /// Windows of activity: records of a key belong together while the next follows within `gap`. A record exactly `gap` after
+    /// the one before is in the same session. The window's end is the last record's time plus `gap`.
+    ///
+    /// # Panics
+    /// If the gap is below a millisecond.
+    pub fn session(gap: Duration) -> Windows {
+        let gap = span_millis(gap);
+        assert!(gap > 0, "a session gap must be at least a millisecond");
+        Windows { shape: Shape::Session { gap } }
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The slices of tumbling or sliding windows.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slices {
+    size: i64,
+    slide: i64,
+    step: i64,
+    offset: i64,
+}
+
+impl Slices {
+    /// The start of the slice that holds `time`.
+    #[inline]
+    pub(crate) fn slice_of(&self, time: Timestamp) -> Timestamp {
+        time.floor(self.step, self.offset)
+    }
+
+    /// The end of the first window that covers the slice starting at `slice`: windows start at the multiples of the slide, and
+    /// the first that covers it is the earliest whose end is after the slice's start.
+    pub(crate) fn first_end(&self, slice: Timestamp) -> Timestamp {
+        self.first_end_after(slice).max(slice.plus_millis(self.step))
+    }
+
+    /// The end of the last window that covers the slice starting at `slice`.
+    #[inline]
+    pub(crate) fn last_end(&self, slice: Timestamp) -> Timestamp {
+        slice.floor(self.slide, self.offset).plus_millis(self.size)
+    }
+
+    /// The earliest end of a window that is after `time`. Ends beyond the range of time are its last moment.
+    pub(crate) fn first_end_after(&self, time: Timestamp) -> Timestamp {
+        // Ends are at offset + size + n * slide.
+        let ends = (self.offset as i128 + self.size as i128).rem_euclid(self.slide as i128) as i64;
+        time.floor(self.slide, ends).plus_millis(self.slide)
+    }
+
+    /// The window that ends at `end`.
+    pub(crate) fn window(&self, end: Timestamp) -> Window {
+        // The last windows of all end beyond the range: their start is counted from their first slice instead.
+        let start = if end == Timestamp::MAX {
+            Timestamp::MAX.minus_millis(self.size - 1).floor(self.slide, self.offset)
+        } else {
+            end.minus_millis(self.size)
+        };
+        Window { start, end }
+    }
+
+    /// The end after `end`.
+    pub(crate) fn next_end(&self, end: Timestamp) -> Timestamp {
+        end.plus_millis(self.slide)
+    }
+
+    /// Whether every slice is in one window only.
+    pub(crate) fn tumbling(&self) -> bool {
+        self.size == self.slide
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::millis;
+
+    fn slices(size: u64, slide: u64, offset: u64) -> Slices {
+        match Windows::sliding(millis(size), millis(slide)).starting_at(millis(offset)).shape {
+            Shape::Sliding(slices) => slices,
+            Shape::Session { .. } => unreachable!(),
+        }
+    }
+
+    /// For small numbers, every time's windows by slices are those found by trying all windows.
+    #[test]
+    fn slices_agree_with_the_definition_of_windows() {
+        for size in 1..=6_u64 {
+            for slide in 1..=size {
+                for offset in 0..slide {
+                    let slices = slices(size, slide, offset);
+                    for time in -20..20_i64 {
+                        let expected: Vec<i64> = (-50..50)
+                            .map(|n| n * slide as i64 + offset as i64)
+                            .filter(|start| (*start..start + size as i64).contains(&time))
+                            .map(|start| start + size as i64)
+                            .collect();
+                        let slice = slices.slice_of(Timestamp::from_millis(time));
+                        let (mut end, last) = (slices.first_end(slice), slices.last_end(slice));
+                        let mut ends = vec![];
+                        while end <= last {
+                            ends.push(end.millis());
+                            assert_eq!(slices.window(end).start.millis(), end.millis() - size as i64);
+                            end = slices.next_end(end);
+                        }
+                        assert_eq!(ends, expected, "size {size} slide {slide} offset {offset} time {time}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_time_have_windows_too() {
+        let hourly = slices(3_600_000, 3_600_000, 0);
+        let last = hourly.slice_of(Timestamp::MAX);
+        assert_eq!(hourly.last_end(last), Timestamp::MAX);
+        assert_eq!(hourly.window(Timestamp::MAX).start, last);
+        let first = hourly.slice_of(Timestamp::MIN);
+        assert_eq!(first, Timestamp::MIN);
+        assert!(hourly.first_end(first) > Timestamp::MIN);
+    }
+}

@@ -1,0 +1,170 @@
+//! Windows: aggregations of a key's records by event time.
+//!
+//! `keyed.window(Windows::tumbling(minutes(1))).count()` gives a row for every key and window that has records, when the watermark
+//! passes the window's end.
+//!
+//! # Which records a window holds
+//! That is a property of the log alone, the same at any speed, with any number of workers, across any crash:
+//! - a record is *on time* for a window while the watermark of the record's own source partition, just before the record, is below
+//!   the window's end;
+//! - it is *allowed late* while that watermark is below the window's end plus the allowed lateness;
+//! - otherwise it is *late*: counted, and sent to the late output if there is one.
+//!
+//! The combined watermark that fires windows is the minimum over partitions, so every on-time record is there before its window fires
+//! (only a partition that was declared idle can be overtaken; its records then count as late).
+//!
+//! # What a window emits
+//! The first row holds exactly the on-time records. Each allowed-late record then gives a corrected row of everything so far, so the last row
+//! of a key and window holds all records that are not late. First and last row are deterministic; how many corrections lie between, and in
+//! which order records of different partitions enter them, is not.
+
+mod aggregate;
+mod assign;
+mod late;
+mod session;
+mod slices;
+
+pub use aggregate::{Aggregate, Count};
+pub use assign::{Window, Windows};
+
+use crate::exchange::Keyed;
+use crate::plan::{NodeKind, NodeSpec};
+use crate::stream::{KeyedStream, Stream};
+use crate::time::span_millis;
+use aggregate::{Average, Fold, Max, Min, Reading, Sum};
+use assign::Shape;
+use rivermark_state::{Key, StateValue};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One row of a windowed aggregation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Windowed<K, R> {
+    /// The key.
+    pub key: K,
+    /// The window.
+    pub window: Window,
+    /// What the aggregation gave.
+    pub value: R,
+}
+
+/// A record that came too late for a window it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late<K, V> {
+    /// Its key.
+    pub key: K,
+    /// The record.
+    pub value: V,
+    /// How many of its windows missed it.
+    pub windows_missed: u64,
+}
+
+impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
+    /// Groups each key's records into windows of event time.
+    pub fn window(self, windows: Windows) -> WindowedStream<K, V> {
+        WindowedStream { keyed: self, windows, allowed_lateness: Duration::ZERO, late: None }
+    }
+}
+
+type UseLate<K, V> = Box<dyn FnOnce(Stream<Late<K, V>>)>;
+
+/// A keyed stream in windows, waiting to be told what to compute.
+pub struct WindowedStream<K, V> {
+    keyed: KeyedStream<K, V>,
+    windows: Windows,
+    allowed_lateness: Duration,
+    late: Option<UseLate<K, V>>,
+}
+
+impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
+    /// Keeps windows for `lateness` after they have fired; a record that comes within it gives a corrected row. Default: none.
+    pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
+        self.allowed_lateness = lateness;
+        self
+    }
+
+    /// Gives the late records as a stream of their own, a side output: `.late_output(|late| late.sink(..))`.
+    pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, V>>) + 'static) -> Self {
+        self.late = Some(Box::new(late));
+        self
+    }
+
+    /// Counts the records of each window.
+    pub fn count(self) -> Stream<Windowed<K, u64>> {
+        self.aggregate(Count)
+    }
+
+    /// Adds up what `read` gives for each record. An overflowing sum stops the job.
+    pub fn sum<N: StateValue + Sync + std::ops::Add<Output = N>>(
+        self,
+        read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, N>> {
+        self.aggregate(Reading::<_, Sum>::new(read))
+    }
+
+    /// The least of what `read` gives.
+    pub fn min<N: StateValue + Sync + PartialOrd>(
+        self,
+        read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, N>> {
+        self.aggregate(Reading::<_, Min>::new(read))
+    }
+
+    /// The greatest of what `read` gives.
+    pub fn max<N: StateValue + Sync + PartialOrd>(
+        self,
+        read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, N>> {
+        self.aggregate(Reading::<_, Max>::new(read))
+    }
+
+    /// The mean of what `read` gives. Floating-point sums depend on the order of records in their last bits; for exact means keep sum
+    /// and count as integers.
+    pub fn average(
+        self,
+        read: impl Fn(&V) -> f64 + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, f64>> {
+        self.aggregate(Average(read))
+    }
+
+    /// Folds the records into an accumulator, in any order; `merge` adds one accumulator to another and must agree with `add`.
+    pub fn fold<A: StateValue + Sync>(
+        self,
+        initial: A,
+        add: impl Fn(&mut A, &V) + Clone + Send + Sync + 'static,
+        merge: impl Fn(&mut A, &A) + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, A>> {
+        self.aggregate(Fold { initial, add, merge })
+    }
+
+    /// Computes an aggregate of the user's over each window.
+    pub fn aggregate<A: Aggregate<V>>(self, aggregate: A) -> Stream<Windowed<K, A::Out>> {
+        let lateness = span_millis(self.allowed_lateness);
+        let windows = self.windows;
+        let has_late = self.late.is_some();
+        let mut spec = NodeSpec::new("window", NodeKind::Stateful, vec![], 2);
+        spec.needs_event_time = true;
+        let rows = self.keyed.exchanged().then(spec, move |builder, port| {
+            let out = builder.output::<Windowed<K, A::Out>>(port);
+            let late = builder.output::<Late<K, V>>(port + 1);
+            let late = late::LateRecords::new(has_late.then_some(late), builder.metrics());
+            match windows.shape {
+                Shape::Sliding(slices) => {
+                    let operator =
+                        slices::SliceWindows::open(builder, slices, lateness, aggregate.clone(), out, late)?;
+                    builder.attach::<Keyed<K, V>>(0, operator);
+                }
+                Shape::Session { gap } => {
+                    let operator =
+                        session::SessionWindows::open(builder, gap, lateness, aggregate.clone(), out, late)?;
+                    builder.attach::<Keyed<K, V>>(0, operator);
+                }
+            }
+            Ok(())
+        });
+        if let Some(late) = self.late {
+            late(rows.at_port(rows.port() + 1));
+        }
+        rows
+    }
+}

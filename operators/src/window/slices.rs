@@ -1,0 +1,336 @@
+//! Tumbling and sliding windows, kept by slice.
+//!
+//! 1. A record is added to the accumulator of its key in its slice. A record that comes behind the end of some of its windows is kept apart
+//!    from the others of the slice, under the first window end that it is still on time for, so that a window that has not
+//!    fired yet does not take it in.
+//! 2. When the watermark passes a window's end, the accumulators of its slices are merged a key and finished. A slice that no
+//!    later window needs is drained as a whole; there is no timer and no look-up a key.
+//! 3. With allowed lateness, slices stay that much longer. What comes after a window's end, but within it, is kept a window and merged
+//!    on top when the corrected row is made.
+
+use super::assign::{Slices, Window};
+use super::late::LateRecords;
+use super::{Aggregate, Windowed};
+use crate::batch::{Batch, Stamp};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext};
+use crate::edge::{Operator, Output, Signal};
+use crate::error::{Error, Result};
+use crate::exchange::Keyed;
+use crate::plan::TaskBuilder;
+use crate::time::Timestamp;
+use hashbrown::HashTable;
+use rivermark_state::{Key, KeyedStore, StateError, TableId, WindowTable, hash_key};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A slice's start, and the first window end that its records are on time for.
+type Slice = (i64, i64);
+
+pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
+    name: Arc<str>,
+    blame: BlameCell,
+    metrics: Arc<OperatorMetrics>,
+    slices: Slices,
+    lateness: i64,
+    aggregate: A,
+    store: KeyedStore,
+    on_time: TableId<WindowTable<Slice, K, A::Acc>>,
+    /// By window end: what came after it and within the allowed lateness.
+    allowed_late: TableId<WindowTable<i64, K, A::Acc>>,
+    /// Ends of windows that hold something and have not fired.
+    pending: BTreeSet<Timestamp>,
+    /// The slice that `pending` knows of already.
+    noted: Option<Slice>,
+    watermark: Timestamp,
+    out: Output<Windowed<K, A::Out>>,
+    late: LateRecords<K, V>,
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
+    pub(super) fn open(
+        builder: &mut TaskBuilder<'_>,
+        slices: Slices,
+        lateness: i64,
+        aggregate: A,
+        out: Output<Windowed<K, A::Out>>,
+        late: LateRecords<K, V>,
+    ) -> Result<Self> {
+        let name = builder.name();
+        let mut store = builder.open_store()?;
+        let opening = |e: StateError| Error::state(&name, "opening the state of windows", e);
+        let on_time = store.window_table("slices").map_err(opening)?;
+        let allowed_late = store.window_table("late").map_err(opening)?;
+        let mut windows = SliceWindows {
+            blame: builder.blame(),
+            metrics: builder.metrics(),
+            slices,
+            lateness,
+            aggregate,
+            on_time,
+            allowed_late,
+            pending: BTreeSet::new(),
+            noted: None,
+            watermark: builder.restored_watermark(),
+            out,
+            late,
+            store,
+            name,
+        };
+        let restored: Vec<Slice> = windows.store.table(windows.on_time).namespaces().collect();
+        restored.into_iter().for_each(|slice| windows.note(slice));
+        let restored: Vec<i64> = windows.store.table(windows.allowed_late).namespaces().collect();
+        restored.into_iter().for_each(|end| windows.note_end(Timestamp::from_millis(end)));
+        Ok(windows)
+    }
+
+    /// Makes the windows of a slice fire in their time.
+    fn note(&mut self, slice: Slice) {
+        if self.noted == Some(slice) {
+            return;
+        }
+        self.noted = Some(slice);
+        let last = self.slices.last_end(Timestamp::from_millis(slice.0));
+        let mut end = Timestamp::from_millis(slice.1);
+        loop {
+            self.note_end(end);
+            if end >= last {
+                return;
+            }
+            end = self.slices.next_end(end);
+        }
+    }
+
+    fn note_end(&mut self, end: Timestamp) {
+        if end > self.watermark {
+            self.pending.insert(end);
+        }
+    }
+
+    fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, A> {
+        let name = Arc::clone(&self.name);
+        move |e| Error::state(&name, attempt, e)
+    }
+
+    /// Takes a record that is on time for all of its windows, as nearly all are.
+    #[inline]
+    fn add(&mut self, slice: Slice, record: &Keyed<K, V>) -> Result<()> {
+        self.note(slice);
+        let aggregate = &self.aggregate;
+        let table = self.store.table(self.on_time);
+        let acc = table.upsert(slice, record.hash, &record.key, || aggregate.create());
+        let acc = acc.map_err(|e| Error::state(&self.name, "adding a record to its window", e))?;
+        aggregate.add(acc, &record.value);
+        Ok(())
+    }
+
+    /// Takes a record that comes after the end of its first window.
+    #[cold]
+    fn add_behind(&mut self, stamp: Stamp, watermark: Timestamp, record: Keyed<K, V>) -> Result<()> {
+        let slice = self.slices.slice_of(stamp.time);
+        let last = self.slices.last_end(slice);
+        let mut missed = 0;
+        let mut end = self.slices.first_end(slice);
+        while end <= last && end <= watermark {
+            if end.plus_millis(self.lateness) > watermark {
+                self.add_allowed_late(end, stamp, &record)?;
+            } else {
+                missed += 1;
+            }
+            if end == Timestamp::MAX {
+                break;
+            }
+            end = self.slices.next_end(end);
+        }
+        if end <= last && end > watermark {
+            self.add((slice.millis(), end.millis()), &record)?;
+        }
+        if missed > 0 {
+            self.late.take(stamp, record.key, record.value, missed);
+        }
+        Ok(())
+    }
+
+    fn add_allowed_late(&mut self, end: Timestamp, stamp: Stamp, record: &Keyed<K, V>) -> Result<()> {
+        let failed = self.failed("adding a record within the allowed lateness");
+        let aggregate = &self.aggregate;
+        let table = self.store.table(self.allowed_late);
+        let acc =
+            table.upsert(end.millis(), record.hash, &record.key, || aggregate.create()).map_err(failed)?;
+        aggregate.add(acc, &record.value);
+        if end <= self.watermark {
+            let stamp = Stamp { time: end.minus_millis(1), ..stamp };
+            self.correct(end, stamp, record.hash, &record.key)
+        } else {
+            self.note_end(end);
+            Ok(())
+        }
+    }
+
+    /// Emits the row of a window that has fired, with what came since.
+    fn correct(&mut self, end: Timestamp, stamp: Stamp, hash: u64, key: &K) -> Result<()> {
+        let failed = self.failed("correcting the result of a window");
+        let window = self.slices.window(end);
+        let mut total = self.aggregate.create();
+        for slice in self.slices_of(window) {
+            if let Some(acc) = self.store.table(self.on_time).get(slice, hash, key).map_err(&failed)? {
+                self.aggregate.merge(&mut total, acc);
+            }
+        }
+        if let Some(acc) =
+            self.store.table(self.allowed_late).get(end.millis(), hash, key).map_err(&failed)?
+        {
+            self.aggregate.merge(&mut total, acc);
+        }
+        let value = self.aggregate.finish(&total);
+        self.out.push(stamp, Windowed { key: key.clone(), window, value });
+        Ok(())
+    }
+
+    /// The slices whose records are on time for a window.
+    fn slices_of(&mut self, window: Window) -> Vec<Slice> {
+        let (start, end) = (window.start.millis(), window.end.millis());
+        let of_window = |slice: &Slice| slice.0 >= start && slice.0 < end && slice.1 <= end;
+        // The last window of all time holds its last moment too.
+        let of_window = |slice: &Slice| of_window(slice) || (end == i64::MAX && slice.0 == end);
+        self.store.table(self.on_time).namespaces().filter(of_window).collect()
+    }
+
+    /// Emits all rows of the window that ends at `end`.
+    fn fire(&mut self, end: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+        let failed = self.failed("reading the state of a window that fires");
+        let window = self.slices.window(end);
+        let stamp = Stamp::derived(end.minus_millis(1));
+        let slices = self.slices_of(window);
+        let (aggregate, out) = (&self.aggregate, &mut self.out);
+        let table = self.store.table(self.on_time);
+        if let [slice] = slices[..] {
+            // Where nobody needs the slice afterwards it is taken out as a whole.
+            let mut sent = Ok(());
+            let mut emit = |key: K, acc: &A::Acc| {
+                out.push(stamp, Windowed { key, window, value: aggregate.finish(acc) });
+                if out.is_full() && sent.is_ok() {
+                    sent = out.send(cx);
+                }
+            };
+            if self.lateness == 0 && self.slices.last_end(Timestamp::from_millis(slice.0)) <= end {
+                table.drain(slice, |key, acc| emit(key, &acc)).map_err(&failed)?;
+            } else {
+                table.for_each(slice, |key, acc| emit(key.clone(), acc)).map_err(&failed)?;
+            }
+            sent?;
+        } else if !slices.is_empty() {
+            let mut totals: HashTable<(u64, K, A::Acc)> = HashTable::new();
+            for slice in slices {
+                let merge = |key: &K, acc: &A::Acc| {
+                    let hash = hash_key(key);
+                    match totals.find_mut(hash, |total| total.1 == *key) {
+                        Some(total) => aggregate.merge(&mut total.2, acc),
+                        None => {
+                            totals.insert_unique(hash, (hash, key.clone(), acc.clone()), |total| total.0);
+                        }
+                    }
+                };
+                table.for_each(slice, merge).map_err(&failed)?;
+            }
+            for (_, key, acc) in totals {
+                out.push(stamp, Windowed { key, window, value: aggregate.finish(&acc) });
+                if out.is_full() {
+                    out.send(cx)?;
+                }
+            }
+        }
+        // What was late for this window by its own partition's watermark, yet came before it fired.
+        let mut corrected = Vec::new();
+        self.store
+            .table(self.allowed_late)
+            .for_each(end.millis(), |key, _| corrected.push((hash_key(key), key.clone())))
+            .map_err(&failed)?;
+        for (hash, key) in corrected {
+            self.correct(end, stamp, hash, &key)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+        while let Some(&end) = self.pending.first()
+            && end <= watermark
+        {
+            self.pending.pop_first();
+            self.fire(end, cx)?;
+        }
+        self.watermark = watermark;
+        self.noted = None;
+        self.forget()
+    }
+
+    /// Drops the slices and corrections that nobody can need any more.
+    fn forget(&mut self) -> Result<()> {
+        let failed = self.failed("dropping a window that is over");
+        let over = |end: Timestamp| end.plus_millis(self.lateness) <= self.watermark;
+        let slices = self.slices;
+        let table = self.store.table(self.on_time);
+        let done: Vec<Slice> = table
+            .namespaces()
+            .filter(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
+            .collect();
+        for slice in done {
+            table.drop_namespace(slice).map_err(&failed)?;
+        }
+        let table = self.store.table(self.allowed_late);
+        let done: Vec<i64> = table.namespaces().filter(|end| over(Timestamp::from_millis(*end))).collect();
+        for end in done {
+            table.drop_namespace(end).map_err(&failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for SliceWindows<K, V, A> {
+    fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.metrics.add_in(batch.len());
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
+        for (stamp, record) in batch.drain() {
+            watch.at(&stamp);
+            // A partition that was idle may be behind windows that have fired without it: then it is late for them.
+            let watermark = stamp.watermark.max(self.watermark);
+            let slice = self.slices.slice_of(stamp.time);
+            let first_end = self.slices.first_end(slice);
+            if watermark < first_end {
+                self.add((slice.millis(), first_end.millis()), &record)?;
+            } else {
+                self.add_behind(stamp, watermark, record)?;
+            }
+        }
+        drop(watch);
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.late.send(cx)?;
+        self.out.send(cx)
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        match signal {
+            // After a restart the first watermarks may be older than the restored one.
+            Signal::Watermark(watermark) if watermark <= self.watermark => return Ok(()),
+            Signal::Watermark(watermark) => {
+                let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+                let watch = blame.watch(&name);
+                self.advance(watermark, cx)?;
+                drop(watch);
+                self.metrics.set_watermark(watermark);
+            }
+            Signal::Barrier(epoch) => {
+                cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
+                self.late.save(cx.parts);
+            }
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
+        }
+        self.late.signal(signal, cx)?;
+        self.out.signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.late.flush(cx)?;
+        self.out.flush(cx)
+    }
+}
