@@ -1,0 +1,444 @@
+//! One attempt to run a job: from fencing the ones before it to its end or failure.
+//!
+//! The attempt is the acting half of the checkpoint protocol: [`rivermark_checkpoint::Coordinator`] decides, the attempt performs.
+//! It blocks on the store and on sinks' commits, which is why it has a thread of its own in the engine; workers never wait for
+//! it. In a simulation it is called between the workers' steps.
+//!
+//! Nothing is remembered from one attempt to the next but what the store says.
+
+use crate::channels::{Channels, Wake};
+use crate::environment::{Environment, WorkerSeed};
+use crate::job::JobShared;
+use crate::parts::{self, Uploaded};
+use crate::worker::{Command, Report};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rivermark_checkpoint::{
+    Action, BarrierKind, Checkpoints, Coordinator, Epoch, Event, Failure, Generation, Manifest, Outcome,
+    Prepared, RestoreFrom, StoreReply, TaskId, Writer,
+};
+use rivermark_operators::partitions::{PartitionEntry, Partitions};
+use rivermark_operators::sink::{CommitError, Committer, SinkContext};
+use rivermark_operators::source::ConnectorContext;
+use rivermark_operators::{Error, Result};
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How an attempt is over.
+pub(crate) enum Over {
+    /// The job is done.
+    Well(Outcome),
+    /// It failed; another attempt may do better, unless it is final.
+    Badly {
+        /// Why.
+        error: Error,
+        /// Whether trying again is pointless: another process runs the flow.
+        is_final: bool,
+    },
+}
+
+/// The attempt; see the module's page.
+pub(crate) struct Attempt {
+    environment: Arc<Environment>,
+    shared: Arc<JobShared>,
+    origin_ms: i64,
+    coordinator: Coordinator,
+    checkpoints: Checkpoints,
+    /// The right to store as this generation, once it is fenced.
+    writer: Option<Arc<Writer>>,
+    generation: Generation,
+    partitions: Arc<Partitions>,
+    /// Where to begin each partition, until it has been assigned.
+    positions: HashMap<u16, Vec<u8>>,
+    committers: HashMap<Arc<str>, Box<dyn Committer>>,
+    commands: Vec<Sender<Command>>,
+    wakes: Vec<Wake>,
+    reports: (Sender<Report>, Receiver<Report>),
+    /// Workers to be built, from the moment the checkpoint is read until the runner takes them.
+    seeds: Vec<WorkerSeed>,
+    /// The first failure, with its type; the coordinator knows only its words.
+    failure: Option<Error>,
+    took: HashMap<Epoch, Taking>,
+    uploaded: Uploaded,
+    /// The newest stored epoch: from then on its files need not be kept locally.
+    stored: Arc<AtomicU64>,
+    answers: HashMap<u64, Sender<Result<Epoch, String>>>,
+    next_request: u64,
+    next_discovery: Duration,
+    ending: Option<(Outcome, usize)>,
+}
+
+/// What is measured about a checkpoint while it is taken.
+struct Taking {
+    begun: Duration,
+    stored: Option<Duration>,
+    state_bytes: u64,
+    uploaded_bytes: u64,
+}
+
+/// How often sources are asked for partitions that have appeared.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Attempt {
+    pub(crate) fn new(
+        environment: Arc<Environment>,
+        shared: Arc<JobShared>,
+        origin_ms: i64,
+    ) -> Result<Attempt> {
+        let coordinator = environment.coordinator(origin_ms);
+        let checkpoints = environment.open_checkpoints()?;
+        Ok(Attempt {
+            environment,
+            shared,
+            origin_ms,
+            coordinator,
+            checkpoints,
+            writer: None,
+            generation: Generation::default(),
+            partitions: Arc::default(),
+            positions: HashMap::new(),
+            committers: HashMap::new(),
+            commands: Vec::new(),
+            wakes: Vec::new(),
+            reports: unbounded(),
+            seeds: Vec::new(),
+            failure: None,
+            took: HashMap::new(),
+            uploaded: Uploaded::default(),
+            stored: Arc::default(),
+            answers: HashMap::new(),
+            next_request: 0,
+            next_discovery: Duration::ZERO,
+            ending: None,
+        })
+    }
+
+    /// Fences, reads the checkpoint and prepares the workers, which [`Attempt::take_seeds`] then gives.
+    pub(crate) fn start(&mut self, now: Duration) -> Option<Over> {
+        self.hear(now, Event::Start)
+    }
+
+    /// The workers to build and run; each once.
+    pub(crate) fn take_seeds(&mut self) -> Vec<WorkerSeed> {
+        std::mem::take(&mut self.seeds)
+    }
+
+    /// Where the workers' reports arrive.
+    pub(crate) fn reports(&self) -> Receiver<Report> {
+        self.reports.1.clone()
+    }
+
+    /// When [`Attempt::tick`] is due.
+    pub(crate) fn wake_at(&self) -> Duration {
+        self.coordinator.wake_at().map_or(self.next_discovery, |at| at.min(self.next_discovery))
+    }
+
+    /// Lets time pass: periodic checkpoints, time-outs, discovery of partitions.
+    pub(crate) fn tick(&mut self, now: Duration) -> Option<Over> {
+        if !self.commands.is_empty() && now >= self.next_discovery && self.seeds.is_empty() {
+            self.next_discovery = now + DISCOVERY_INTERVAL;
+            if let Err(error) = self.discover() {
+                return self.fail(error);
+            }
+        }
+        self.hear(now, Event::Tick)
+    }
+
+    /// Asks for a checkpoint now; the answer goes to `answer`.
+    pub(crate) fn request_checkpoint(
+        &mut self,
+        now: Duration,
+        answer: Sender<Result<Epoch, String>>,
+    ) -> Option<Over> {
+        self.next_request += 1;
+        self.answers.insert(self.next_request, answer);
+        self.hear(now, Event::CheckpointRequested { request: self.next_request })
+    }
+
+    /// Asks for a last checkpoint and the end of the job.
+    pub(crate) fn request_stop(&mut self, now: Duration) -> Option<Over> {
+        self.next_request += 1;
+        self.hear(now, Event::StopRequested { request: self.next_request })
+    }
+
+    /// Hears what a worker says.
+    pub(crate) fn on_report(&mut self, now: Duration, report: Report) -> Option<Over> {
+        let event = match report {
+            Report::Restored { worker } => Event::Restored { task: worker },
+            Report::SourcesEnded { worker } => Event::Finished { task: worker },
+            Report::Acknowledged { worker, epoch, parts } => {
+                let writer = Arc::clone(self.writer());
+                match self.uploaded.upload(&writer, &self.partitions, worker, epoch, *parts) {
+                    Ok(uploaded) => {
+                        if let Some(taking) = self.took.get_mut(&epoch) {
+                            taking.state_bytes += uploaded.state_bytes;
+                            taking.uploaded_bytes += uploaded.uploaded_bytes;
+                        }
+                        Event::Acknowledged { task: worker, epoch, parts: uploaded.parts }
+                    }
+                    Err(error) => return self.fail(error),
+                }
+            }
+            Report::Failed { worker, error } => {
+                let reason = error.to_string();
+                self.failure.get_or_insert(error);
+                Event::Failed { task: worker, reason }
+            }
+            Report::Ended { .. } => {
+                let (outcome, left) = self.ending.take()?;
+                if left == 1 {
+                    return Some(Over::Well(outcome));
+                }
+                self.ending = Some((outcome, left - 1));
+                return None;
+            }
+        };
+        self.hear(now, event)
+    }
+
+    /// Lets the coordinator hear an event, performs what it decides, and goes on with what comes of that.
+    fn hear(&mut self, now: Duration, event: Event) -> Option<Over> {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.coordinator.step(now, event) {
+                match self.perform(now, action, &mut events) {
+                    Ok(None) => {}
+                    Ok(over) => return over,
+                    Err(error) => return self.fail(error),
+                }
+            }
+        }
+        None
+    }
+
+    /// The attempt failed outside the coordinator.
+    fn fail(&mut self, error: Error) -> Option<Over> {
+        Some(Over::Badly { error: self.failure.take().unwrap_or(error), is_final: false })
+    }
+
+    fn perform(&mut self, now: Duration, action: Action, events: &mut Vec<Event>) -> Result<Option<Over>> {
+        match action {
+            Action::Fence => events.push(self.fence()),
+            Action::Read => events.push(self.read()),
+            Action::Restore { generation, checkpoint } => self.restore(generation, checkpoint)?,
+            Action::Run => {
+                self.next_discovery = now + DISCOVERY_INTERVAL;
+                self.send_all(|| Command::Start);
+                self.shared.set_status(crate::job::Status::Running);
+            }
+            Action::Inject { epoch, kind } => {
+                let taking = Taking { begun: now, stored: None, state_bytes: 0, uploaded_bytes: 0 };
+                self.took.insert(epoch, taking);
+                let last = kind != BarrierKind::Checkpoint;
+                self.send_all(|| Command::Barrier { epoch, last });
+            }
+            Action::Cancel { epoch } => {
+                tracing::warn!(flow = self.environment.flow(), %epoch, "checkpoint given up");
+                self.took.remove(&epoch);
+                self.send_all(|| Command::Cancel { epoch });
+            }
+            Action::Store { manifest } => {
+                let reply = self.writer().store(&manifest);
+                if reply == StoreReply::Stored {
+                    self.stored.store(manifest.epoch.0, Ordering::Release);
+                    if let Some(taking) = self.took.get_mut(&manifest.epoch) {
+                        taking.stored = Some(now);
+                    }
+                }
+                events.push(Event::StoreReplied { epoch: manifest.epoch, reply });
+            }
+            Action::Commit { task, epoch, tokens } => events.push(self.commit(task, epoch, tokens)),
+            Action::Completed { epoch } => self.completed(now, epoch),
+            Action::Answer { request, outcome } => {
+                if let Some(answer) = self.answers.remove(&request) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = answer.send(outcome);
+                }
+            }
+            Action::Done { outcome } => {
+                self.ending = Some((outcome, self.commands.len()));
+                self.send_all(|| Command::End);
+            }
+            Action::Fail { failure } => {
+                let is_final = matches!(failure, Failure::Fenced { .. });
+                let error = self.failure.take();
+                let error = error.unwrap_or_else(|| self.environment.error("running", failure));
+                return Ok(Some(Over::Badly { error, is_final }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fence(&mut self) -> Event {
+        let kept = NonZeroUsize::new(self.environment.options.checkpoints_kept).unwrap_or(NonZeroUsize::MIN);
+        match self.checkpoints.fence(&self.environment.owner, self.origin_ms, kept) {
+            Ok(writer) => {
+                let generation = writer.generation();
+                self.writer = Some(Arc::new(writer));
+                Event::Fenced { generation }
+            }
+            Err(e) => Event::RecoveryFailed { reason: e.to_string() },
+        }
+    }
+
+    fn writer(&self) -> &Arc<Writer> {
+        self.writer.as_ref().expect("the coordinator fences before anything else")
+    }
+
+    fn read(&mut self) -> Event {
+        match self.writer().read(RestoreFrom::Latest) {
+            Ok(recovered) => {
+                Event::Recovered { checkpoint: recovered.checkpoint, next_epoch: recovered.next_epoch }
+            }
+            Err(e) => Event::RecoveryFailed { reason: e.to_string() },
+        }
+    }
+
+    /// Takes the sinks over, lays out the partitions and makes the workers' seeds.
+    fn restore(&mut self, generation: Generation, checkpoint: Option<Arc<Manifest>>) -> Result<()> {
+        self.generation = generation;
+        self.environment.check_compatible(checkpoint.as_deref())?;
+        self.recover_sinks(checkpoint.as_deref())?;
+        if let Some(manifest) = &checkpoint {
+            self.uploaded.restored(manifest);
+        }
+        self.partitions = Arc::default();
+        self.shared.set_partitions(Arc::clone(&self.partitions));
+        self.shared.restore_counters(checkpoint.as_deref());
+        for restored in parts::restored_partitions(checkpoint.as_deref())? {
+            let known =
+                self.partitions.add(restored.source, restored.number, restored.name, restored.operators);
+            self.positions.insert(known.index, restored.position);
+        }
+        let workers = self.environment.workers();
+        self.wakes = (0..workers).map(|_| Wake::default()).collect();
+        let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes);
+        for (index, channels) in channels.into_iter().enumerate() {
+            let (commands, obeys) = unbounded();
+            self.commands.push(commands);
+            self.seeds.push(WorkerSeed {
+                id: TaskId(index as u32),
+                generation,
+                environment: Arc::clone(&self.environment),
+                shared: Arc::clone(&self.shared),
+                checkpoints: self.checkpoints.clone(),
+                stored: Arc::clone(&self.stored),
+                checkpoint: checkpoint.clone(),
+                partitions: Arc::clone(&self.partitions),
+                channels,
+                commands: obeys,
+                reports: self.reports.0.clone(),
+                wake: self.wakes[index].clone(),
+            });
+        }
+        self.discover()?;
+        for partition in self.partitions.all() {
+            if self.positions.contains_key(&partition.index) {
+                self.assign(partition);
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_sinks(&mut self, checkpoint: Option<&Manifest>) -> Result<()> {
+        for (name, committer) in self.environment.plan.committers() {
+            let context = SinkContext {
+                connector: ConnectorContext {
+                    flow: self.environment.flow(),
+                    name,
+                    resources: &self.environment.resources,
+                },
+                worker: 0,
+                generation: self.generation.0,
+            };
+            let opened =
+                committer.open(&context).map_err(|e| Error::sink(name, "opening the committer", e))?;
+            let committer = self.committers.entry(Arc::clone(name)).or_insert(opened);
+            let prepared = checkpoint.and_then(|manifest| manifest.sinks.get(&**name));
+            let tokens: Vec<Vec<u8>> = prepared.into_iter().flatten().map(|p| p.token.0.clone()).collect();
+            let attempt =
+                format!("committing what the last checkpoint holds, as generation {}", self.generation);
+            committer.recover(&tokens).map_err(|e| Error::sink(name, attempt, e))?;
+        }
+        Ok(())
+    }
+
+    /// Finds partitions that the table does not have yet, and has them read from the source's configured start.
+    fn discover(&mut self) -> Result<()> {
+        let known: std::collections::HashSet<(Arc<str>, u32)> =
+            self.partitions.all().iter().map(|p| (Arc::clone(&p.source), p.number)).collect();
+        let environment = Arc::clone(&self.environment);
+        for (name, source) in environment.plan.sources() {
+            let context =
+                ConnectorContext { flow: environment.flow(), name, resources: &environment.resources };
+            let found =
+                source.partitions(&context).map_err(|e| Error::source(name, "listing its partitions", e))?;
+            for partition in found {
+                if known.contains(&(Arc::clone(name), partition.number)) {
+                    continue;
+                }
+                environment.check_partitions(self.partitions.all().len() + 1)?;
+                let operators = HashMap::new();
+                let entry =
+                    self.partitions.add(Arc::clone(name), partition.number, partition.name, operators);
+                self.assign(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, partition: Arc<PartitionEntry>) {
+        let worker = usize::from(partition.index) % self.commands.len();
+        let position = self.positions.remove(&partition.index);
+        self.send(worker, Command::Assign { partition, position });
+    }
+
+    fn send(&self, worker: usize, command: Command) {
+        // A worker that is gone has reported its failure, which ends the attempt.
+        let _ = self.commands[worker].send(command);
+        self.wakes[worker].wake();
+    }
+
+    fn send_all(&self, command: impl Fn() -> Command) {
+        (0..self.commands.len()).for_each(|worker| self.send(worker, command()));
+    }
+
+    /// Commits one worker's tokens of a stored epoch, sink by sink.
+    fn commit(&mut self, task: TaskId, epoch: Epoch, tokens: Vec<(String, Prepared)>) -> Event {
+        let mut by_sink: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
+        for (sink, prepared) in tokens {
+            by_sink.entry(sink).or_default().push(prepared.token.0);
+        }
+        for (sink, tokens) in by_sink {
+            let Some(committer) = self.committers.get_mut(&*sink) else {
+                let reason = format!("the checkpoint has output of sink `{sink}`, which the flow has not");
+                return Event::CommitFailed { task, epoch, reason };
+            };
+            match committer.commit(epoch, &tokens) {
+                Ok(()) => {}
+                Err(e @ (CommitError::Refused(_) | CommitError::Unknown(_))) => {
+                    return Event::CommitFailed { task, epoch, reason: format!("sink `{sink}`: {e}") };
+                }
+            }
+        }
+        Event::Committed { task, epoch }
+    }
+
+    fn completed(&mut self, now: Duration, epoch: Epoch) {
+        let Some(taking) = self.took.remove(&epoch) else { return };
+        let duration = taking.stored.unwrap_or(now).saturating_sub(taking.begun);
+        let Taking { state_bytes, uploaded_bytes, .. } = taking;
+        tracing::debug!(flow = self.environment.flow(), %epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");
+        self.shared.checkpoint_completed(crate::job::CheckpointMetrics {
+            epoch,
+            duration,
+            state_bytes,
+            uploaded_bytes,
+        });
+        if let Err(error) = self.writer().collect() {
+            tracing::warn!(flow = self.environment.flow(), %error, "old checkpoints could not be removed; tried again after the next");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The data directory: one process at a time, and what lies where in it.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `LOCK` | held while an engine runs; names its process |
+//! | `log/` | the embedded log |
+//! | `checkpoints/` | manifests and state files of all flows |
+//! | `state/FLOW/VERSION/` | local state: a cache, thrown away at every start |
+
+use rivermark_operators::{Error, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// A locked data directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    /// Held until dropped; the kernel lets go of it when the process dies, however it dies.
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates the directory if need be, and locks it.
+    pub(crate) fn lock(root: &Path) -> Result<Directory> {
+        std::fs::create_dir_all(root)
+            .map_err(|e| Error::engine(format!("creating the data directory {}", root.display()), e))?;
+        let path = root.join("LOCK");
+        let attempt = || format!("locking the data directory {}", root.display());
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| Error::engine(attempt(), e))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // The name of the holder is a courtesy; without it the message is still right.
+            let _ = lock.read_to_string(&mut holder);
+            let holder = if holder.is_empty() { "another process" } else { holder.trim() };
+            let problem = format!("it is in use by {holder}; stop that one, or use another directory");
+            return Err(Error::engine(attempt(), problem));
+        }
+        let name = std::env::current_exe().ok();
+        let name = name.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "process {} ({name})", std::process::id()))
+            .map_err(|e| Error::engine(attempt(), e))?;
+        Ok(Directory { root: root.to_path_buf(), _lock: lock })
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// The local state of one version of a flow.
+    pub(crate) fn state(&self, flow: &str, version: u64) -> PathBuf {
+        self.root.join("state").join(flow).join(version.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_engine_is_told_who_holds_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let first = Directory::lock(root.path()).unwrap();
+        let error = Directory::lock(root.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(first);
+        Directory::lock(root.path()).unwrap();
+    }
+}

@@ -1,0 +1,285 @@
+//! The engine: a data directory, a log, and the jobs that run on them, on threads.
+
+use crate::attempt::{Attempt, Over};
+use crate::directory::Directory;
+use crate::environment::{Environment, WorkerSeed};
+use crate::job::{Job, JobShared, Metrics, Status, Wish};
+use crate::options::Options;
+use crate::worker::{Report, Step};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use parking_lot::Mutex;
+use rivermark_checkpoint::Outcome;
+use rivermark_log::Log;
+use rivermark_operators::plan::Resources;
+use rivermark_operators::{Error, Flow, Result, Timestamp};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a worker that has nothing to do sleeps if nobody wakes it: it looks for idle partitions then.
+const IDLE_PARK: Duration = Duration::from_millis(10);
+/// How long it sleeps while its sources wait for slower ones.
+const HELD_PARK: Duration = Duration::from_micros(200);
+
+/// An engine on a data directory. Cheap to clone; the directory is let go of with the last clone and job.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Directory,
+    log: Log,
+    options: Options,
+    /// Flows that run now: two jobs of one flow would fence each other.
+    running: Mutex<HashSet<String>>,
+}
+
+impl Engine {
+    /// Opens (or creates) a data directory with the default options.
+    ///
+    /// # Errors
+    /// If another process holds it (the error names it), or the log cannot be recovered.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Engine> {
+        Self::open_with(directory, Options::new())
+    }
+
+    /// As [`Engine::open`], with options.
+    pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Engine> {
+        let directory = Directory::lock(directory.as_ref())?;
+        let log = Log::open(directory.log(), options.log.clone())
+            .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
+        let inner = Inner { directory, log, options, running: Mutex::default() };
+        Ok(Engine { inner: Arc::new(inner) })
+    }
+
+    /// The embedded log.
+    pub fn log(&self) -> &Log {
+        &self.inner.log
+    }
+
+    /// Runs a flow until it is over: until its sources have ended, if they do.
+    ///
+    /// # Errors
+    /// The failure that ended it, after the restarts that [`Options::restart`] allows.
+    pub fn run(&self, flow: Flow) -> Result<Metrics> {
+        self.start(flow)?.wait()
+    }
+
+    /// Starts a flow on threads of its own: from its last checkpoint if it has one, else from its sources' configured start.
+    ///
+    /// # Errors
+    /// If the flow is not valid or runs already. Failures after that are the job's.
+    pub fn start(&self, flow: Flow) -> Result<Job> {
+        let name = flow.name().to_string();
+        let plan = flow.into_plan()?;
+        if !self.inner.running.lock().insert(name.clone()) {
+            let problem =
+                "it is running in this engine already; stop that job first, or give the flow another name";
+            return Err(Error::Flow { flow: name, problem: problem.into() });
+        }
+        let mut resources = Resources::default();
+        resources.insert(self.inner.log.clone());
+        let shared = Arc::new(JobShared::new(&plan));
+        let environment = Environment::local(plan, &self.inner.options, resources, &self.inner.directory);
+        let (wishes, wished) = unbounded();
+        let (tell, outcome) = bounded(1);
+        let supervisor = Supervisor {
+            environment: Arc::new(environment?),
+            shared: Arc::clone(&shared),
+            wished,
+            clock: Clock::start(),
+            engine: self.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("rivermark-{name}"))
+            .spawn(move || {
+                let outcome = supervisor.run();
+                supervisor.engine.inner.running.lock().remove(supervisor.environment.flow());
+                // The job may have been dropped: then it waits for this thread, and not for the outcome.
+                let _ = tell.send(outcome);
+            })
+            .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
+        Ok(Job { flow: name, shared, wishes, thread: Some(thread), outcome })
+    }
+}
+
+/// Processing time, and the monotonic time of the checkpoint protocol, from one reading of the system's clock.
+#[derive(Copy, Clone)]
+struct Clock {
+    started: Instant,
+    origin_ms: i64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { started: Instant::now(), origin_ms: since_epoch.as_millis() as i64 }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.origin_ms + self.monotonic().as_millis() as i64)
+    }
+}
+
+/// Runs a job's attempts one after the other, as the restart strategy says.
+struct Supervisor {
+    environment: Arc<Environment>,
+    shared: Arc<JobShared>,
+    wished: Receiver<Wish>,
+    clock: Clock,
+    engine: Engine,
+}
+
+impl Supervisor {
+    fn run(&self) -> Result<()> {
+        let (mut failures, mut completed) = (0, 0);
+        loop {
+            self.shared.set_status(Status::Recovering);
+            let (error, is_final) = match self.attempt() {
+                Over::Well(Outcome::Finished) => return self.over(Status::Finished),
+                Over::Well(Outcome::Stopped) => return self.over(Status::Stopped),
+                Over::Badly { error, is_final } => (error, is_final),
+            };
+            let progress = self.shared.checkpoints_completed();
+            failures = if progress > completed { 1 } else { failures + 1 };
+            completed = progress;
+            let delay = self.environment.options.restart.delay(failures).filter(|_| !is_final);
+            let failure = error.to_string();
+            let Some(delay) = delay else {
+                tracing::error!(flow = self.environment.flow(), error = failure, "job failed");
+                self.shared.set_status(Status::Failed { failure });
+                return Err(error);
+            };
+            tracing::warn!(
+                flow = self.environment.flow(),
+                error = failure,
+                failures,
+                ?delay,
+                "job failed; restarting"
+            );
+            self.shared.set_status(Status::Restarting { failure, failures });
+            if self.stopped_during(delay) {
+                self.shared.set_status(Status::Failed { failure: error.to_string() });
+                return Err(error);
+            }
+        }
+    }
+
+    fn over(&self, status: Status) -> Result<()> {
+        tracing::info!(flow = self.environment.flow(), ?status, "job over");
+        self.shared.set_status(status);
+        Ok(())
+    }
+
+    /// Waits, unless the owner wants the job to stop: then answers true.
+    fn stopped_during(&self, delay: Duration) -> bool {
+        let until = Instant::now() + delay;
+        loop {
+            match self.wished.recv_deadline(until) {
+                Ok(Wish::Stop) => return true,
+                Ok(Wish::Checkpoint(answer)) => {
+                    let _ = answer.send(Err("the job has failed and waits to be started again".into()));
+                }
+                Err(e) => return e.is_disconnected(),
+            }
+        }
+    }
+
+    /// One attempt: its workers on threads, its protocol on this one.
+    fn attempt(&self) -> Over {
+        let attempt =
+            Attempt::new(Arc::clone(&self.environment), Arc::clone(&self.shared), self.clock.origin_ms);
+        let mut attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(error) => return Over::Badly { error, is_final: false },
+        };
+        let threads = Threads::default();
+        if let Some(over) = attempt.start(self.clock.monotonic()) {
+            return over;
+        }
+        for seed in attempt.take_seeds() {
+            if let Err(error) = threads.spawn(seed, self.clock) {
+                return Over::Badly { error, is_final: false };
+            }
+        }
+        let reports = attempt.reports();
+        loop {
+            let wait = attempt.wake_at().saturating_sub(self.clock.monotonic());
+            let over = select! {
+                recv(reports) -> report => match report {
+                    Ok(report) => attempt.on_report(self.clock.monotonic(), report),
+                    Err(_) => None,
+                },
+                recv(self.wished) -> wish => match wish {
+                    Ok(Wish::Checkpoint(answer)) => attempt.request_checkpoint(self.clock.monotonic(), answer),
+                    Ok(Wish::Stop) => attempt.request_stop(self.clock.monotonic()),
+                    Err(_) => None,
+                },
+                default(wait) => attempt.tick(self.clock.monotonic()),
+            };
+            if let Some(over) = over {
+                return over;
+            }
+        }
+    }
+}
+
+/// The threads of an attempt's workers. Dropping it stops and joins them: no attempt begins while a worker of the last one lives.
+#[derive(Default)]
+struct Threads {
+    stop: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    fn spawn(&self, seed: WorkerSeed, clock: Clock) -> Result<()> {
+        let (stop, id) = (Arc::clone(&self.stop), seed.id);
+        let thread = std::thread::Builder::new()
+            .name(format!("rivermark-worker-{id}"))
+            .spawn(move || work(seed, clock, &stop))
+            .map_err(|e| Error::engine(format!("starting the thread of worker {id}"), e))?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.get_mut().drain(..) {
+            thread.thread().unpark();
+            // A worker catches its panics and reports them.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of a worker's thread.
+fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
+    seed.wake.register();
+    let (id, reports): (_, Sender<Report>) = (seed.id, seed.reports.clone());
+    let mut worker = match seed.build() {
+        Ok(worker) => worker,
+        Err(error) => {
+            // The attempt hears of the failure unless it is over already.
+            let _ = reports.send(Report::Failed { worker: id, error });
+            return;
+        }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        match worker.step(clock.now()) {
+            Step::Busy => {}
+            Step::Held => std::thread::park_timeout(HELD_PARK),
+            Step::Idle => std::thread::park_timeout(IDLE_PARK),
+            Step::Done => return,
+        }
+    }
+}

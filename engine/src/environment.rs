@@ -1,0 +1,311 @@
+//! What workers are built from, the same for every attempt of a job.
+
+use crate::channels::{Channels, Wake};
+use crate::directory::Directory;
+use crate::job::JobShared;
+use crate::options::{Options, StateBackend};
+use crate::parts;
+use crate::worker::{Command, Report, Worker, WorkerSetup};
+use crossbeam_channel::{Receiver, Sender};
+use rivermark_checkpoint::store::LocalStore;
+use rivermark_checkpoint::{
+    Checkpoints, Coordinator, Fetch, FlowId, Generation, Job as CoordinatorJob, KeyGroups, Manifest,
+    Options as CoordinatorOptions, Store, TaskId, TaskState,
+};
+use rivermark_operators::batch::Origin;
+use rivermark_operators::partitions::Partitions;
+use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
+use rivermark_operators::source::Waker;
+use rivermark_operators::{BoxError, Error, Result};
+use rivermark_state::snapshot::RestoreSource;
+use rivermark_state::{
+    Backends, KeyGroupRange, KeyedStore, Limits, MemoryBackends, MemoryBudget, RestoreFile, RestorePart,
+    StoreSpec, range_of,
+};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A job's plan, settings and surroundings.
+pub(crate) struct Environment {
+    pub(crate) plan: Plan,
+    pub(crate) options: Options,
+    pub(crate) resources: Arc<Resources>,
+    /// Names this process in the checkpoint store.
+    pub(crate) owner: String,
+    store: Arc<dyn Store>,
+    backends: Arc<dyn Backends>,
+    budget: MemoryBudget,
+    limits: Limits,
+    /// Where state files are fetched to; `None` fetches into memory.
+    scratch: Option<PathBuf>,
+    /// Numbers the folders of attempts.
+    builds: AtomicU64,
+    /// The workers of the next attempt, if not those of the options: a simulation changes them.
+    workers: usize,
+}
+
+impl Environment {
+    /// An environment on a data directory.
+    pub(crate) fn local(
+        plan: Plan,
+        options: &Options,
+        resources: Resources,
+        directory: &Directory,
+    ) -> Result<Environment> {
+        let checkpoints = directory.checkpoints();
+        let store = LocalStore::open(&checkpoints).map_err(|e| {
+            Error::engine(format!("opening the checkpoint store {}", checkpoints.display()), e)
+        })?;
+        let state = directory.state(plan.flow(), plan.version());
+        // Local state is a cache of the checkpoint: what an earlier process left is of no use.
+        match std::fs::remove_dir_all(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::engine(format!("clearing the local state {}", state.display()), e));
+            }
+            _ => {}
+        }
+        let scratch = state.join("restore");
+        let budget = MemoryBudget::new(options.state_budget);
+        let backends: Arc<dyn Backends> = match options.backend {
+            StateBackend::Memory => Arc::new(MemoryBackends::default()),
+            #[cfg(feature = "rocksdb")]
+            StateBackend::RocksDb => {
+                let options = rivermark_state::RocksOptions::default();
+                let backends = rivermark_state::RocksBackends::new(state.join("rocksdb"), options);
+                Arc::new(
+                    backends
+                        .map_err(|e| Error::engine(format!("opening RocksDB in {}", state.display()), e))?,
+                )
+            }
+        };
+        Ok(Environment {
+            plan,
+            options: options.clone(),
+            resources: Arc::new(resources),
+            owner: format!("process {}", std::process::id()),
+            store: Arc::new(store),
+            backends,
+            budget,
+            limits: Limits::default(),
+            scratch: Some(scratch),
+            builds: AtomicU64::new(0),
+            workers: options.workers,
+        })
+    }
+
+    /// An environment that lives in memory, for a simulation.
+    pub(crate) fn simulated(
+        plan: Plan,
+        options: &Options,
+        resources: Resources,
+        store: Arc<dyn Store>,
+        workers: usize,
+    ) -> Environment {
+        Environment {
+            plan,
+            options: options.clone(),
+            resources: Arc::new(resources),
+            owner: "simulation".into(),
+            store,
+            backends: Arc::new(MemoryBackends::default()),
+            budget: MemoryBudget::new(options.state_budget),
+            limits: Limits::default(),
+            scratch: None,
+            builds: AtomicU64::new(0),
+            workers,
+        }
+    }
+
+    pub(crate) fn flow(&self) -> &str {
+        self.plan.flow()
+    }
+
+    /// The number of workers: no more than there are key groups to share.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.min(usize::from(self.options.key_groups))
+    }
+
+    pub(crate) fn open_checkpoints(&self) -> Result<Checkpoints> {
+        let flow = FlowId { name: self.flow().to_string(), version: self.plan.version() };
+        Checkpoints::new(Arc::clone(&self.store), flow).map_err(|e| self.error("opening its checkpoints", e))
+    }
+
+    pub(crate) fn coordinator(&self, origin_ms: i64) -> Coordinator {
+        let job = CoordinatorJob {
+            flow: self.flow().to_string(),
+            version: self.plan.version(),
+            workers: NonZeroU32::new(self.workers() as u32).unwrap_or(NonZeroU32::MIN),
+            key_groups: self.options.key_groups,
+            origin_ms,
+        };
+        let defaults = CoordinatorOptions::default();
+        let interval = self.options.checkpoint_interval;
+        let min_pause = interval.map_or(defaults.min_pause, |interval| defaults.min_pause.min(interval / 2));
+        let timeout = self.options.checkpoint_timeout;
+        Coordinator::new(job, CoordinatorOptions { interval, min_pause, timeout, ..defaults })
+    }
+
+    /// An engine error of this flow.
+    pub(crate) fn error(&self, attempt: &str, source: impl Into<BoxError>) -> Error {
+        Error::engine(format!("{attempt}, flow `{}`", self.flow()), source)
+    }
+
+    /// Whether the flow can continue from this checkpoint.
+    pub(crate) fn check_compatible(&self, checkpoint: Option<&Manifest>) -> Result<()> {
+        let Some(manifest) = checkpoint else { return Ok(()) };
+        let refuse = |problem: String| Err(Error::Flow { flow: self.flow().to_string(), problem });
+        if manifest.key_groups != self.options.key_groups {
+            return refuse(format!(
+                "its checkpoint {} has {} key groups, which are fixed for its life; the options say {}",
+                manifest.epoch, manifest.key_groups, self.options.key_groups
+            ));
+        }
+        let names: std::collections::HashSet<&str> =
+            self.plan.nodes().iter().map(|node| &*node.name).collect();
+        let kept = manifest.sources.keys().chain(manifest.operators.keys()).chain(manifest.sinks.keys());
+        match kept.into_iter().find(|name| !names.contains(name.as_str())) {
+            Some(gone) => refuse(format!(
+                "its checkpoint {} holds state of `{gone}`, which the flow does not have; name the operator that continues it \
+                 with `.named(\"{gone}\")`, or raise the flow's version to begin anew",
+                manifest.epoch
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_partitions(&self, partitions: usize) -> Result<()> {
+        if partitions <= Origin::MAX_PARTITIONS {
+            return Ok(());
+        }
+        let problem = format!(
+            "its sources have {partitions} partitions; a job reads at most {}",
+            Origin::MAX_PARTITIONS
+        );
+        Err(Error::Flow { flow: self.flow().to_string(), problem })
+    }
+
+    /// Opens an operator's state on one worker, from what the checkpoint has of its key groups.
+    fn open_store(
+        &self,
+        operator: &Arc<str>,
+        range: KeyGroupRange,
+        worker: TaskId,
+        checkpoints: &Checkpoints,
+        checkpoint: Option<&Manifest>,
+    ) -> Result<KeyedStore> {
+        let build = self.builds.fetch_add(1, Ordering::Relaxed);
+        let tasks = checkpoint.and_then(|manifest| manifest.operators.get(&**operator));
+        let overlaps = |task: &&TaskState| {
+            let KeyGroups { start, end } = task.groups;
+            start < range.end && range.start < end
+        };
+        let parts: Result<Vec<RestorePart>> = tasks
+            .into_iter()
+            .flatten()
+            .filter(overlaps)
+            .map(|task| self.fetch(operator, build, checkpoints, task))
+            .collect();
+        let spec = StoreSpec {
+            operator: operator.to_string(),
+            groups: self.options.key_groups,
+            range,
+            budget: self.budget.clone(),
+            limits: self.limits,
+        };
+        KeyedStore::open(spec, &*self.backends, parts?)
+            .map_err(|e| Error::state(operator, format!("opening its state on worker {worker}"), e))
+    }
+
+    /// Fetches the state files of one task of a checkpoint.
+    fn fetch(
+        &self,
+        operator: &str,
+        build: u64,
+        checkpoints: &Checkpoints,
+        task: &TaskState,
+    ) -> Result<RestorePart> {
+        let failed = |e: BoxError| Error::state(operator, "fetching its state from the checkpoint store", e);
+        let folder = self.scratch.as_ref().map(|scratch| scratch.join(format!("{build}-{}", task.task)));
+        if let Some(folder) = &folder {
+            std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
+        }
+        let mut files = Vec::with_capacity(task.files.len());
+        for (at, file) in task.files.iter().enumerate() {
+            let source = match &folder {
+                Some(folder) => {
+                    let to = folder.join(at.to_string());
+                    checkpoints.fetch(file, &to, Fetch::Link).map_err(|e| failed(e.into()))?;
+                    RestoreSource::Path(to)
+                }
+                None => {
+                    RestoreSource::Bytes(checkpoints.fetch_bytes(file).map_err(|e| failed(e.into()))?.into())
+                }
+            };
+            files.push(RestoreFile {
+                name: file.name.clone(),
+                role: parts::restored_role(file.role),
+                source,
+            });
+        }
+        Ok(RestorePart { meta: task.meta.0.clone(), files })
+    }
+}
+
+/// Everything a worker is built from, on whichever thread will run it.
+pub(crate) struct WorkerSeed {
+    pub(crate) id: TaskId,
+    pub(crate) generation: Generation,
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) shared: Arc<JobShared>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) checkpoint: Option<Arc<Manifest>>,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) stored: Arc<AtomicU64>,
+    pub(crate) channels: Channels,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) reports: Sender<Report>,
+    pub(crate) wake: Wake,
+}
+
+impl WorkerSeed {
+    /// Builds the worker: restores its state and opens its sinks.
+    pub(crate) fn build(self) -> Result<Worker> {
+        let environment = &self.environment;
+        let workers = environment.workers();
+        let groups = environment.options.key_groups;
+        let range = range_of(self.id.0 as u16, groups, workers as u16);
+        let checkpoint = self.checkpoint.as_deref();
+        let mut open_store = |operator: &Arc<str>| {
+            environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint)
+        };
+        let none = std::collections::BTreeMap::new();
+        let tasks = environment.plan.build(TaskEnvironment {
+            worker: self.id.0 as usize,
+            workers,
+            key_groups: groups,
+            generation: self.generation.0,
+            partitions: Arc::clone(&self.partitions),
+            metrics: &self.shared.operators,
+            watermarks: checkpoint.map_or(&none, |manifest| &manifest.watermarks),
+            resources: Arc::clone(&environment.resources),
+            open_store: &mut open_store,
+        })?;
+        let wake = self.wake.clone();
+        Ok(Worker::new(
+            WorkerSetup {
+                id: self.id,
+                workers,
+                channels: self.channels,
+                commands: self.commands,
+                reports: self.reports,
+                waker: Waker::new(move || wake.wake()),
+                partitions: self.partitions,
+                shared: self.shared,
+                stored: self.stored,
+            },
+            tasks,
+        ))
+    }
+}

@@ -1,0 +1,326 @@
+//! A running job, as its owner sees it: status, metrics, stop.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+use rivermark_checkpoint::{Epoch, Manifest};
+use rivermark_operators::context::OperatorMetrics;
+use rivermark_operators::partitions::Partitions;
+use rivermark_operators::plan::Plan;
+use rivermark_operators::{Error, Result, Timestamp};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Checkpoints that the metrics remember.
+const REMEMBERED_CHECKPOINTS: usize = 1000;
+
+/// What a job is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Reading its checkpoint and rebuilding state.
+    Recovering,
+    /// Processing records.
+    Running,
+    /// It failed and waits to be started again.
+    Restarting {
+        /// What went wrong.
+        failure: String,
+        /// Which failure in a row this is.
+        failures: u32,
+    },
+    /// Every source has ended and every result is committed.
+    Finished,
+    /// It was stopped behind a checkpoint; everything before it is committed.
+    Stopped,
+    /// It failed and will not be tried again.
+    Failed {
+        /// What went wrong.
+        failure: String,
+    },
+}
+
+impl Status {
+    /// Whether it will not change any more.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Status::Finished | Status::Stopped | Status::Failed { .. })
+    }
+}
+
+/// One completed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointMetrics {
+    /// Its number.
+    pub epoch: Epoch,
+    /// From the barrier to the stored manifest.
+    pub duration: Duration,
+    /// Size of all state files that it needs.
+    pub state_bytes: u64,
+    /// Size of those that were new.
+    pub uploaded_bytes: u64,
+}
+
+/// Counters of one operator over all workers, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorSnapshot {
+    /// Its name in the flow.
+    pub name: String,
+    /// Records that came in since the job's start.
+    pub records_in: u64,
+    /// Records that went out since the job's start.
+    pub records_out: u64,
+    /// Bytes read or written outside since the job's start.
+    pub bytes: u64,
+    /// Records late for one of their windows, since the flow's first start.
+    pub late: u64,
+    /// The watermark that it reported last.
+    pub watermark: Timestamp,
+}
+
+/// What a job has done so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Every operator, producers before consumers.
+    pub operators: Vec<OperatorSnapshot>,
+    /// Records read from all sources since the job's start; those read again after a failure count again.
+    pub records_read: u64,
+    /// Records that were late for one of their windows, since the flow's first start.
+    pub late_records: u64,
+    /// The lowest watermark of a partition that has not ended.
+    pub watermark: Timestamp,
+    /// The last completed checkpoints, oldest first.
+    pub checkpoints: Vec<CheckpointMetrics>,
+    /// How many checkpoints this job has completed.
+    pub checkpoints_completed: u64,
+    /// How often the job was started again after a failure.
+    pub restarts: u64,
+    /// Time spent running since the job's start.
+    pub running: Duration,
+    /// How often a worker found a full channel before it, since the job's start: rises with backpressure.
+    pub backpressured_steps: u64,
+    /// Steps of all workers since the job's start.
+    pub steps: u64,
+}
+
+impl Metrics {
+    /// The counters of one operator.
+    pub fn operator(&self, name: &str) -> Option<&OperatorSnapshot> {
+        self.operators.iter().find(|operator| operator.name == name)
+    }
+
+    /// How far event time is behind `now`: for a live job, how old its results are.
+    pub fn watermark_lag(&self, now: Timestamp) -> Duration {
+        Duration::from_millis(now.millis().saturating_sub(self.watermark.millis()).max(0) as u64)
+    }
+}
+
+/// A wish of the job's owner.
+pub(crate) enum Wish {
+    Checkpoint(Sender<Result<Epoch, String>>),
+    Stop,
+}
+
+/// What the job's threads and its owner share.
+pub(crate) struct JobShared {
+    pub(crate) operators: HashMap<Arc<str>, Arc<OperatorMetrics>>,
+    order: Vec<Arc<str>>,
+    sources: Vec<Arc<str>>,
+    status: Mutex<Status>,
+    changed: Condvar,
+    checkpoints: Mutex<VecDeque<CheckpointMetrics>>,
+    completed: AtomicU64,
+    restarts: AtomicU64,
+    steps: AtomicU64,
+    backpressured: AtomicU64,
+    partitions: Mutex<Arc<Partitions>>,
+    started: Instant,
+    over_after: Mutex<Option<Duration>>,
+}
+
+impl JobShared {
+    pub(crate) fn new(plan: &Plan) -> JobShared {
+        let order: Vec<_> = plan.nodes().iter().map(|node| Arc::clone(&node.name)).collect();
+        JobShared {
+            operators: order
+                .iter()
+                .map(|n| (Arc::clone(n), Arc::new(OperatorMetrics::new(Arc::clone(n)))))
+                .collect(),
+            order,
+            sources: plan.sources().map(|(name, _)| Arc::clone(name)).collect(),
+            status: Mutex::new(Status::Recovering),
+            changed: Condvar::new(),
+            checkpoints: Mutex::default(),
+            completed: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+            backpressured: AtomicU64::new(0),
+            partitions: Mutex::default(),
+            started: Instant::now(),
+            over_after: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        if status.is_over() {
+            self.over_after.lock().get_or_insert_with(|| self.started.elapsed());
+        }
+        if let Status::Restarting { .. } = status {
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.status.lock() = status;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn set_partitions(&self, partitions: Arc<Partitions>) {
+        *self.partitions.lock() = partitions;
+    }
+
+    pub(crate) fn checkpoint_completed(&self, checkpoint: CheckpointMetrics) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+        let mut checkpoints = self.checkpoints.lock();
+        if checkpoints.len() == REMEMBERED_CHECKPOINTS {
+            checkpoints.pop_front();
+        }
+        checkpoints.push_back(checkpoint);
+    }
+
+    pub(crate) fn checkpoints_completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_step(&self, backpressured: bool) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        if backpressured {
+            self.backpressured.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins the counts that survive restarts where the checkpoint left them.
+    pub(crate) fn restore_counters(&self, checkpoint: Option<&Manifest>) {
+        for (name, operator) in &self.operators {
+            let counted = checkpoint.and_then(|manifest| manifest.counters.get(&**name));
+            operator.restore_late(counted.copied().unwrap_or(0));
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let snapshot = |name: &Arc<str>| {
+            let operator = &self.operators[name];
+            OperatorSnapshot {
+                name: name.to_string(),
+                records_in: operator.records_in(),
+                records_out: operator.records_out(),
+                bytes: operator.bytes(),
+                late: operator.late(),
+                watermark: operator.watermark(),
+            }
+        };
+        let operators: Vec<_> = self.order.iter().map(snapshot).collect();
+        let partitions = self.partitions.lock().all();
+        let open = partitions.iter().filter(|partition| !partition.ended());
+        Metrics {
+            records_read: self.sources.iter().map(|name| self.operators[name].records_out()).sum(),
+            late_records: operators.iter().map(|operator| operator.late).sum(),
+            watermark: open.map(|partition| partition.watermark()).min().unwrap_or(Timestamp::MAX),
+            operators,
+            checkpoints: self.checkpoints.lock().iter().cloned().collect(),
+            checkpoints_completed: self.completed.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            running: self.over_after.lock().unwrap_or_else(|| self.started.elapsed()),
+            backpressured_steps: self.backpressured.load(Ordering::Relaxed),
+            steps: self.steps.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A job: a flow that an engine runs.
+///
+/// Dropping it stops the job behind a last checkpoint and waits for it.
+pub struct Job {
+    pub(crate) flow: String,
+    pub(crate) shared: Arc<JobShared>,
+    pub(crate) wishes: Sender<Wish>,
+    pub(crate) thread: Option<JoinHandle<()>>,
+    pub(crate) outcome: Receiver<Result<()>>,
+}
+
+impl Job {
+    /// The flow's name.
+    pub fn flow(&self) -> &str {
+        &self.flow
+    }
+
+    /// What the job is doing now.
+    pub fn status(&self) -> Status {
+        self.shared.status.lock().clone()
+    }
+
+    /// What the job has done so far. Costs a look at every operator and partition; disturbs nobody.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+
+    /// Takes a checkpoint now and waits until it is committed.
+    ///
+    /// # Errors
+    /// If it fails, or the job is over.
+    pub fn checkpoint(&self) -> Result<Epoch> {
+        let failed =
+            |reason: String| Error::engine(format!("taking a checkpoint of flow `{}`", self.flow), reason);
+        let (answer, answered) = bounded(1);
+        self.wishes.send(Wish::Checkpoint(answer)).map_err(|_| failed("the job is over".into()))?;
+        answered.recv().map_err(|_| failed("the job is over".into()))?.map_err(failed)
+    }
+
+    /// Asks the job to stop behind a last checkpoint: everything read so far is processed as far as event time allows and
+    /// committed; open windows stay in the state. [`Job::wait`] tells when it is done.
+    pub fn stop(&self) {
+        // A job that is over needs no stopping.
+        let _ = self.wishes.send(Wish::Stop);
+    }
+
+    /// Waits until `done` answers true of the job, or the job is over. Answers whether `done` did. It is asked again whenever the status
+    /// changes, and every few milliseconds.
+    pub fn wait_until(&self, mut done: impl FnMut(&Job) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let mut status = self.shared.status.lock();
+            if status.is_over() {
+                drop(status);
+                return done(self);
+            }
+            self.shared.changed.wait_for(&mut status, Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the job is over: finished, stopped or failed.
+    ///
+    /// # Errors
+    /// The failure that ended the job.
+    pub fn wait(mut self) -> Result<Metrics> {
+        self.join()?;
+        Ok(self.metrics())
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let outcome = self.outcome.recv();
+        let joined = thread.join();
+        match (outcome, joined) {
+            (Ok(outcome), Ok(())) => outcome,
+            _ => Err(Error::engine(format!("running flow `{}`", self.flow), "the job's own thread panicked")),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.stop();
+        if let Err(error) = self.join() {
+            tracing::error!(flow = self.flow, %error, "a job that nobody waited for failed");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The engine of Rivermark: makes a plan run.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | `engine` | [`Engine`]: a data directory and the jobs on it; threads |
+//! | `job` | [`Job`]: status, metrics, stop |
+//! | `attempt` | one attempt to run a job: performs what the checkpoint coordinator decides |
+//! | `worker` | one shard of every operator, as a machine that steps |
+//! | `inlet`, `channels` | the exchange between workers |
+//! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
+//! | `directory`, `options` | the data directory's layout and lock; settings |
+//! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
+//!
+//! Invariant: nothing here but `engine` starts a thread, and nothing but `engine` and `directory` reads a clock or the process's
+//! environment; everything else is handed what it needs, which is why it can be simulated.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod attempt;
+mod channels;
+mod directory;
+mod engine;
+mod environment;
+mod inlet;
+mod job;
+mod options;
+mod parts;
+mod worker;
+
+pub use engine::Engine;
+pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
+pub use options::{DEFAULT_KEY_GROUPS, Options, Restart, StateBackend};
