@@ -1,0 +1,5 @@
+//! The engine on threads, over small sources and sinks.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod jobs;
+mod support;
