@@ -1,0 +1,100 @@
+//! What can go wrong, with what was attempted and on what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::codec::CodecError;
+use crate::handle::StateKind;
+
+/// The result of an operation on state.
+pub type Result<T, E = StateError> = std::result::Result<T, E>;
+
+/// An operation on keyed state failed.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// A key or value does not encode, or what is stored does not decode as the type that the program now uses.
+    #[error(
+        "operator {operator}, state {state} ({schema}): {source}; was the type changed since the snapshot?"
+    )]
+    Codec {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The state's name.
+        state: Arc<str>,
+        /// The types the program uses.
+        schema: String,
+        /// What the codec said.
+        #[source]
+        source: CodecError,
+    },
+    /// The backend could not read or write.
+    #[error("cannot {attempted} in the state backend at {place}: {reason}")]
+    Backend {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Directory or name of the backend.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A snapshot's file is damaged.
+    #[error(
+        "snapshot file {file} is damaged at byte {position}: {reason}; fetch it again or restore an older checkpoint"
+    )]
+    Corrupt {
+        /// The file's name.
+        file: String,
+        /// Where, in bytes from its start.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A file that a snapshot needs was not handed in.
+    #[error("operator {operator}: the snapshot names file {file}, which was not handed in")]
+    MissingFile {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The file's name.
+        file: String,
+    },
+    /// Something about files failed.
+    #[error("cannot {attempted} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The name is used with another kind or other types than before.
+    #[error(
+        "operator {operator}, state {state}: it is {found_kind} of {found_schema}, but the program opens it as {kind} of {schema}; \
+         use another name or migrate it"
+    )]
+    Schema {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The state's name.
+        state: Arc<str>,
+        /// The kind asked for.
+        kind: StateKind,
+        /// The types asked for.
+        schema: String,
+        /// The kind it has.
+        found_kind: StateKind,
+        /// The types it has.
+        found_schema: String,
+    },
+    /// The snapshots do not fit the store that should be restored from them.
+    #[error("operator {operator}: cannot restore: {reason}")]
+    Mismatch {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// What does not fit.
+        reason: String,
+    },
+}

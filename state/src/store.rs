@@ -1,0 +1,486 @@
+//! One task's state: its tables, its backend, its snapshots.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::backend::Backends;
+use crate::budget::{Account, MemoryBudget};
+use crate::codec::{self, StateValue};
+use crate::delta::DeltaWriter;
+use crate::error::{Result, StateError};
+use crate::handle::{List, Map, Reducing, StateKind, Value};
+use crate::key::{DEFAULT_KEY_GROUPS, Key, KeyGroupRange};
+use crate::limits::Limits;
+use crate::scope::{Cold, Scope, SharedCold};
+use crate::snapshot::chain::Chain;
+use crate::snapshot::restore::{Restored, restore};
+use crate::snapshot::{META_VERSION, Meta, RestorePart, Snapshot, TableMeta};
+use crate::table::list::ListTable;
+use crate::table::map::MapTable;
+use crate::table::timers::{TIME_WIDTH, Timers};
+use crate::table::value::ValueTable;
+use crate::table::window::{Namespace, WindowTable};
+use crate::table::{ErasedTable, Flush, Part};
+
+/// Whose state a store is.
+#[derive(Clone, Debug)]
+pub struct StoreSpec {
+    /// The operator's uid: names the state in errors, and with the range the backend's directory.
+    pub operator: String,
+    /// How many key groups the flow has; fixed for its life.
+    pub groups: u16,
+    /// The key groups of this task.
+    pub range: KeyGroupRange,
+    /// Shared by all stores of the engine.
+    pub budget: MemoryBudget,
+    /// When to rebase and how much to evict.
+    pub limits: Limits,
+}
+
+impl StoreSpec {
+    /// All of the default number of key groups, with no limit on memory.
+    pub fn new(operator: impl Into<String>) -> Self {
+        Self {
+            operator: operator.into(),
+            groups: DEFAULT_KEY_GROUPS,
+            range: KeyGroupRange::all(DEFAULT_KEY_GROUPS),
+            budget: MemoryBudget::unlimited(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A table of a store: what an operator keeps instead of its name. Of use only with the store that made it.
+pub struct TableId<T> {
+    index: u16,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for TableId<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for TableId<T> {}
+impl<T> fmt::Debug for TableId<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableId({})", self.index)
+    }
+}
+
+/// A handle as it was resolved before: the address of its name and the type of its table.
+struct Resolved {
+    name: *const u8,
+    length: usize,
+    table: TypeId,
+    index: u16,
+}
+
+// SAFETY: the pointer is only compared, never read; it came from a `&'static str`.
+unsafe impl Send for Resolved {}
+
+/// The keyed state of one task, owned by it and used from one thread at a time.
+///
+/// After an error of any method the store must be dropped and restored from the last snapshot: what was applied is unknown.
+pub struct KeyedStore {
+    spec: StoreSpec,
+    operator: Arc<str>,
+    tables: Vec<Box<dyn ErasedTable>>,
+    resolved: Vec<Resolved>,
+    /// All tables that the snapshots name, by their order of registration first.
+    known: Vec<TableMeta>,
+    restored: Restored,
+    cold: SharedCold,
+    chain: Chain,
+}
+
+impl KeyedStore {
+    /// Opens the store of a task: empty, or from the snapshots of all old tasks whose key groups overlap its own.
+    ///
+    /// With one part of the same range, the base is opened as it is; otherwise the rows of this task's key groups are
+    /// copied out of each part's base. Deltas are read when a table is opened.
+    ///
+    /// # Errors
+    /// When files are missing, damaged or of another flow.
+    pub fn open(spec: StoreSpec, backends: &dyn Backends, parts: Vec<RestorePart>) -> Result<Self> {
+        let operator: Arc<str> = spec.operator.as_str().into();
+        let name = format!("{}-{}-{}", spec.operator, spec.range.start, spec.range.end);
+        let restoration = restore(&spec, &operator, &name, backends, parts)?;
+        let cold = Cold {
+            backend: restoration.backend,
+            pending: DeltaWriter::default(),
+            rebase: restoration.chain.is_none(),
+            pending_limit: spec.limits.delta_min,
+            value: Vec::new(),
+        };
+        let chain = restoration.chain.unwrap_or_default();
+        Ok(Self {
+            operator,
+            tables: Vec::new(),
+            resolved: Vec::new(),
+            known: restoration.tables,
+            restored: restoration.restored,
+            cold: Arc::new(Mutex::new(cold)),
+            chain,
+            spec,
+        })
+    }
+
+    /// The key groups of this store.
+    pub fn range(&self) -> KeyGroupRange {
+        self.spec.range
+    }
+
+    /// What all tables have charged to the budget, in bytes.
+    pub fn memory(&self) -> usize {
+        self.tables.iter().map(|table| table.scope().account.held()).sum()
+    }
+
+    /// About how many bytes are in the backend.
+    pub fn cold_bytes(&self) -> u64 {
+        self.cold.lock().backend.bytes()
+    }
+
+    /// The table of a handle, opened on first use. The name is looked up: call it once a task, or use
+    /// [`value`](Self::value) and its like.
+    ///
+    /// # Errors
+    /// When the name belongs to another kind or type, or the table cannot be restored. So for all of these.
+    pub fn value_table<K: Key, V: StateValue>(
+        &mut self,
+        handle: Value<V>,
+    ) -> Result<TableId<ValueTable<K, V>>> {
+        self.open_table(handle.name(), StateKind::Value, schema2::<K, V>(), 0, |scope, _| {
+            ValueTable::open(scope)
+        })
+    }
+
+    /// The table of a reducing handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn reducing_table<K: Key, V: StateValue>(
+        &mut self,
+        handle: Reducing<V>,
+    ) -> Result<TableId<ValueTable<K, V>>> {
+        self.open_table(handle.name(), StateKind::Reducing, schema2::<K, V>(), 0, |scope, _| {
+            ValueTable::open(scope)
+        })
+    }
+
+    /// The table of a list handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn list_table<K: Key, V: StateValue>(&mut self, handle: List<V>) -> Result<TableId<ListTable<K, V>>> {
+        self.open_table(handle.name(), StateKind::List, schema2::<K, V>(), 0, ListTable::open)
+    }
+
+    /// The table of a map handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn map_table<K: Key, MK: Key, V: StateValue>(
+        &mut self,
+        handle: Map<MK, V>,
+    ) -> Result<TableId<MapTable<K, MK, V>>> {
+        let schema = format!("{} -> {} -> {}", type_name::<K>(), type_name::<MK>(), type_name::<V>());
+        self.open_table(handle.name(), StateKind::Map, schema, 0, |scope, _| MapTable::open(scope))
+    }
+
+    /// The window table of this name.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn window_table<N: Namespace, K: Key, A: StateValue>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<TableId<WindowTable<N, K, A>>> {
+        let schema = format!("{} -> {} -> {}", type_name::<N>(), type_name::<K>(), type_name::<A>());
+        self.open_table(name, StateKind::Window, schema, N::WIDTH, |scope, _| WindowTable::open(scope))
+    }
+
+    /// The timers of this name.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn timers<K: Key>(&mut self, name: &'static str) -> Result<TableId<Timers<K>>> {
+        let schema = type_name::<K>().to_owned();
+        self.open_table(name, StateKind::Timers, schema, TIME_WIDTH, |scope, _| Timers::open(scope))
+    }
+
+    /// The table of an id: a bounds check and a comparison of types.
+    #[inline]
+    pub fn table<T: 'static>(&mut self, id: TableId<T>) -> &mut T {
+        let table: &mut dyn Any = &mut *self.tables[id.index as usize];
+        table.downcast_mut().expect("a table id is used with the store that made it")
+    }
+
+    /// The table of a handle, by comparing the address of its name: about a nanosecond once it is open.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table), on first use.
+    #[inline]
+    pub fn value<K: Key, V: StateValue>(&mut self, handle: Value<V>) -> Result<&mut ValueTable<K, V>> {
+        self.resolve(handle.name(), |store| store.value_table(handle))
+    }
+
+    /// As [`value`](Self::value), for a reducing handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table), on first use.
+    #[inline]
+    pub fn reducing<K: Key, V: StateValue>(&mut self, handle: Reducing<V>) -> Result<&mut ValueTable<K, V>> {
+        self.resolve(handle.name(), |store| store.reducing_table(handle))
+    }
+
+    /// As [`value`](Self::value), for a list handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table), on first use.
+    #[inline]
+    pub fn list<K: Key, V: StateValue>(&mut self, handle: List<V>) -> Result<&mut ListTable<K, V>> {
+        self.resolve(handle.name(), |store| store.list_table(handle))
+    }
+
+    /// As [`value`](Self::value), for a map handle.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table), on first use.
+    #[inline]
+    pub fn map<K: Key, MK: Key, V: StateValue>(
+        &mut self,
+        handle: Map<MK, V>,
+    ) -> Result<&mut MapTable<K, MK, V>> {
+        self.resolve(handle.name(), |store| store.map_table(handle))
+    }
+
+    #[inline]
+    fn resolve<T: 'static>(
+        &mut self,
+        name: &'static str,
+        open: impl FnOnce(&mut Self) -> Result<TableId<T>>,
+    ) -> Result<&mut T> {
+        let wanted = TypeId::of::<T>();
+        let known = self.resolved.iter().find(|known| {
+            std::ptr::eq(known.name, name.as_ptr()) && known.length == name.len() && known.table == wanted
+        });
+        let index = match known {
+            Some(known) => known.index,
+            None => self.resolve_first(name, wanted, open)?,
+        };
+        Ok(self.table(TableId { index, table: PhantomData }))
+    }
+
+    #[cold]
+    fn resolve_first<T: 'static>(
+        &mut self,
+        name: &'static str,
+        table: TypeId,
+        open: impl FnOnce(&mut Self) -> Result<TableId<T>>,
+    ) -> Result<u16> {
+        let index = open(self)?.index;
+        self.resolved.push(Resolved { name: name.as_ptr(), length: name.len(), table, index });
+        Ok(index)
+    }
+
+    fn open_table<T: ErasedTable>(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        schema: String,
+        width: usize,
+        open: impl FnOnce(Scope, u64) -> Result<T>,
+    ) -> Result<TableId<T>> {
+        let meta = self.declare(name, kind, schema, width)?;
+        let existing = self.tables.iter().position(|table| table.scope().id == meta.id);
+        if let Some(index) = existing {
+            return Ok(TableId { index: index as u16, table: PhantomData });
+        }
+        let scope = Scope {
+            id: meta.id,
+            operator: self.operator.clone(),
+            state: meta.name.as_str().into(),
+            schema: meta.schema.clone(),
+            groups: self.spec.groups,
+            range: self.spec.range,
+            evict_batch: self.spec.limits.evict_batch,
+            account: Account::new(self.spec.budget.clone()),
+            cold: self.cold.clone(),
+        };
+        let mut table = open(scope, meta.counter)?;
+        self.restored.replay(&meta, &mut |op| table.restore(op))?;
+        self.tables.push(Box::new(table));
+        Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
+    }
+
+    /// The directory entry of a table, new if the name is.
+    fn declare(&mut self, name: &str, kind: StateKind, schema: String, width: usize) -> Result<TableMeta> {
+        if let Some(known) = self.known.iter().find(|known| known.name == name) {
+            if known.kind != kind || known.schema != schema {
+                return Err(StateError::Schema {
+                    operator: self.operator.clone(),
+                    state: name.into(),
+                    kind,
+                    schema,
+                    found_kind: known.kind,
+                    found_schema: known.schema.clone(),
+                });
+            }
+            return Ok(known.clone());
+        }
+        let id = self.known.iter().map(|known| known.id + 1).max().unwrap_or(0);
+        let meta =
+            TableMeta { id, name: name.to_owned(), kind, schema, namespace_width: width as u16, counter: 0 };
+        self.known.push(meta.clone());
+        Ok(meta)
+    }
+
+    /// The state as of now. Costs what changed since the last call, but for a rebase (see [`snapshot`](crate::snapshot)).
+    ///
+    /// # Errors
+    /// When something does not encode or cannot be written.
+    pub fn snapshot(&mut self, epoch: u64) -> Result<Snapshot> {
+        let asked = self.cold.lock().rebase;
+        if asked || self.chain.is_outgrown(&self.spec.limits, self.is_incremental()) {
+            self.rebase(epoch)?;
+        } else {
+            self.extend(epoch)?;
+        }
+        let meta = self.encode_meta()?;
+        Ok(self.chain.describe(epoch, self.spec.range, meta))
+    }
+
+    /// Adds a delta to the chain.
+    fn extend(&mut self, epoch: u64) -> Result<()> {
+        let mut delta = std::mem::take(&mut self.cold.lock().pending);
+        for table in &mut self.tables {
+            table.encode(Part::Changed, &mut delta)?;
+        }
+        if !delta.is_empty() {
+            self.chain.push(epoch, self.spec.range, delta.finish());
+        }
+        self.cold.lock().pending = DeltaWriter::reusing(self.chain.spare());
+        Ok(())
+    }
+
+    /// Replaces the chain by a checkpoint of the backend and one delta of what it lacks.
+    fn rebase(&mut self, epoch: u64) -> Result<()> {
+        let most = self.spec.limits.delta_max / 2;
+        let mut delta = self.unflushed()?;
+        for which in [Flush::Unused, Flush::All] {
+            if delta.len() > most && self.is_incremental() {
+                for table in &mut self.tables {
+                    table.flush(which)?;
+                }
+                delta = self.unflushed()?;
+            }
+        }
+        let files = self.cold.lock().backend.checkpoint(epoch)?;
+        let bytes = if delta.is_empty() { Vec::new() } else { delta.finish() };
+        self.chain.replace(epoch, self.spec.range, files, bytes);
+        let mut cold = self.cold.lock();
+        cold.rebase = false;
+        cold.pending = DeltaWriter::reusing(self.chain.spare());
+        Ok(())
+    }
+
+    /// A delta of everything that the backend lacks, tables that nobody opened included.
+    fn unflushed(&mut self) -> Result<DeltaWriter> {
+        let mut delta = DeltaWriter::default();
+        for table in &mut self.tables {
+            table.encode(Part::Unflushed, &mut delta)?;
+        }
+        self.restored.copy_unopened(&self.known, &mut delta)?;
+        Ok(delta)
+    }
+
+    fn is_incremental(&self) -> bool {
+        self.cold.lock().backend.checkpoint_is_incremental()
+    }
+
+    fn encode_meta(&mut self) -> Result<Vec<u8>> {
+        for table in &self.tables {
+            let id = table.scope().id;
+            if let Some(known) = self.known.iter_mut().find(|known| known.id == id) {
+                known.counter = table.counter();
+            }
+        }
+        let meta = Meta {
+            version: META_VERSION,
+            groups: self.spec.groups,
+            range: self.spec.range,
+            tables: self.known.clone(),
+            files: self.chain.files(),
+        };
+        let mut bytes = Vec::new();
+        codec::encode_into(&meta, &mut bytes).map_err(|error| StateError::Mismatch {
+            operator: self.operator.clone(),
+            reason: format!("the snapshot's description does not encode: {error}"),
+        })?;
+        Ok(bytes)
+    }
+
+    /// Says that all files of the snapshot of `epoch` are stored elsewhere, so that later ones may refer to them by name
+    /// ([`SnapshotSource::Stored`](crate::SnapshotSource::Stored)) and their memory can be given back.
+    ///
+    /// Not calling it is safe and keeps deltas in memory until the next rebase.
+    pub fn stored(&mut self, epoch: u64) {
+        self.chain.stored(epoch);
+    }
+
+    /// Evicts a batch from the largest table if the budget is exceeded, whoever exceeds it. Call it once a batch of records, so
+    /// that a store which does not grow gives memory back to those that do. Costs one atomic load otherwise.
+    ///
+    /// # Errors
+    /// When entries cannot be spilled.
+    #[inline]
+    pub fn maintain(&mut self) -> Result<()> {
+        if self.spec.budget.is_exceeded() {
+            self.evict(self.spec.limits.evict_batch).map(|_| ())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Evicts about `count` entries from the largest table, whatever the budget; how many it was.
+    ///
+    /// # Errors
+    /// When entries cannot be spilled.
+    pub fn evict(&mut self, count: usize) -> Result<usize> {
+        match self.tables.iter_mut().max_by_key(|table| table.scope().account.held()) {
+            Some(table) => table.evict(count),
+            None => Ok(0),
+        }
+    }
+
+    /// Makes the next snapshot replace the chain of deltas.
+    pub fn force_rebase(&mut self) {
+        let mut cold = self.cold.lock();
+        cold.rebase = true;
+        cold.pending.clear();
+    }
+}
+
+impl fmt::Debug for KeyedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedStore")
+            .field("operator", &self.operator)
+            .field("range", &self.spec.range)
+            .field("tables", &self.tables.len())
+            .field("memory", &self.memory())
+            .finish_non_exhaustive()
+    }
+}
+
+fn schema2<K, V>() -> String {
+    format!("{} -> {}", type_name::<K>(), type_name::<V>())
+}
+
+/// The ids that a part's tables have in this store.
+pub(crate) type Ids = HashMap<u16, u16>;

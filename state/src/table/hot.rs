@@ -1,0 +1,439 @@
+//! A hash table of typed entries over the rows of one namespace: the part that a record's cost consists of.
+//!
+//! 1. An entry carries five flags. `TOUCHED` are the three that a change sets; in the steady state all are set, so a change costs
+//!    one comparison.
+//! 2. An entry that becomes dirty appends its hash (not its key) to a list. A snapshot looks up those hashes, or sweeps the table once
+//!    when more than a quarter of it is dirty: its cost is in proportion to what changed.
+//! 3. `absent` remembers keys known not to exist although the backend may have a row: deletions not written yet, and misses
+//!    that were looked up once and need not be again.
+//! 4. Eviction (`evict.rs`) is a clock over the buckets, second chance by the `REFERENCED` flag.
+
+use std::ops::ControlFlow;
+
+use hashbrown::HashTable;
+
+use super::Part;
+use crate::codec::{self, StateValue};
+use crate::delta::DeltaWriter;
+use crate::error::Result;
+use crate::hash::hash_key;
+use crate::key::Key;
+use crate::scope::{Rows, Scope, heap_size};
+
+/// Changed since the last snapshot.
+pub(super) const DIRTY: u32 = 1;
+/// Differs from the backend.
+pub(super) const UNFLUSHED: u32 = 2;
+/// Used since the clock's hand passed.
+pub(super) const REFERENCED: u32 = 4;
+/// The backend may hold a row of this key.
+pub(super) const COLD: u32 = 8;
+/// A snapshot may hold this key, so that a deletion must be recorded.
+pub(super) const SNAPPED: u32 = 16;
+pub(super) const TOUCHED: u32 = DIRTY | UNFLUSHED | REFERENCED;
+/// The rest of `bits` is what was charged for the entry's heap, in units of 16 bytes.
+const FLAGS: u32 = 31;
+const UNIT_SHIFT: u32 = 5;
+
+pub(super) struct Entry<K, V> {
+    pub key: K,
+    pub value: V,
+    bits: u32,
+}
+
+impl<K, V> Entry<K, V> {
+    #[inline]
+    pub fn has(&self, flags: u32) -> bool {
+        self.bits & flags != 0
+    }
+    #[inline]
+    pub fn set(&mut self, flags: u32) {
+        self.bits |= flags;
+    }
+    #[inline]
+    pub fn clear(&mut self, flags: u32) {
+        self.bits &= !flags;
+    }
+    /// Bytes charged for its heap.
+    pub fn charged(&self) -> usize {
+        ((self.bits >> UNIT_SHIFT) as usize) << 4
+    }
+    fn set_charged(&mut self, bytes: usize) {
+        let units = (bytes.div_ceil(16) as u32).min(u32::MAX >> UNIT_SHIFT);
+        self.bits = (self.bits & FLAGS) | (units << UNIT_SHIFT);
+    }
+}
+
+impl<K: Key, V: StateValue> Entry<K, V> {
+    /// Measures its heap again and charges the difference.
+    pub fn measure(&mut self, scope: &mut Scope) {
+        if std::mem::needs_drop::<K>() || std::mem::needs_drop::<V>() {
+            let before = self.charged();
+            self.set_charged(heap_size(&self.key) + heap_size(&self.value));
+            scope.account.adjust(before, self.charged());
+        }
+    }
+}
+
+/// A key known not to exist.
+pub(super) struct Absent<K> {
+    pub key: K,
+    /// The backend may have a row that is to be deleted.
+    pub unflushed: bool,
+    pub charged: usize,
+}
+
+pub(crate) struct HotMap<K, V> {
+    pub(super) live: HashTable<Entry<K, V>>,
+    pub(super) absent: HashTable<Absent<K>>,
+    dirty: Vec<u64>,
+    sweep: bool,
+    /// The backend may have rows of this namespace.
+    pub cold: bool,
+    /// Rows of this namespace may be in a snapshot.
+    pub snapped: bool,
+    pub(super) hand: usize,
+    changes: u32,
+}
+
+impl<K, V> Default for HotMap<K, V> {
+    fn default() -> Self {
+        Self {
+            live: HashTable::new(),
+            absent: HashTable::new(),
+            dirty: Vec::new(),
+            sweep: false,
+            cold: false,
+            snapped: false,
+            hand: 0,
+            changes: 0,
+        }
+    }
+}
+
+impl<K: Key, V: StateValue> HotMap<K, V> {
+    /// A namespace of which the backend may have rows.
+    pub fn over_cold_rows() -> Self {
+        Self { cold: true, snapped: true, ..Self::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether nothing at all is known of it, in memory or below.
+    pub fn is_vacant(&self) -> bool {
+        self.live.is_empty() && self.absent.is_empty() && !self.cold
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        self.live.find_bucket_index(hash, |entry| entry.key == *key)
+    }
+
+    /// The value in bucket `index`, for reading.
+    #[inline]
+    pub fn read(&mut self, index: usize) -> &V {
+        let entry = self.live.get_bucket_mut(index).expect("the index was just found");
+        if !entry.has(REFERENCED) {
+            entry.set(REFERENCED);
+        }
+        &entry.value
+    }
+
+    /// The value in bucket `index`, for writing: marks it dirty.
+    #[inline]
+    pub fn write(&mut self, scope: &mut Scope, hash: u64, index: usize) -> &mut V {
+        let buckets = self.live.num_buckets();
+        let entry = self.live.get_bucket_mut(index).expect("the index was just found");
+        if entry.bits & TOUCHED != TOUCHED {
+            if !entry.has(DIRTY) {
+                note_dirty(&mut self.dirty, &mut self.sweep, buckets, hash);
+            }
+            entry.set(TOUCHED);
+        }
+        if std::mem::needs_drop::<V>() {
+            self.changes = self.changes.wrapping_add(1);
+            if self.changes.is_multiple_of(64) {
+                entry.measure(scope);
+            }
+        }
+        &mut entry.value
+    }
+
+    /// Looks for a key that is not in memory: reads its row, if there may be one, into memory. Not asked twice.
+    pub fn load(
+        &mut self,
+        scope: &mut Scope,
+        rows: &impl Rows<K>,
+        hash: u64,
+        key: &K,
+    ) -> Result<Option<usize>> {
+        if !self.cold || self.absent.find(hash, |absent| absent.key == *key).is_some() {
+            return Ok(None);
+        }
+        let mut row = scope.id.to_be_bytes().to_vec();
+        rows.write(hash, key, &mut row).map_err(|error| scope.codec_error(error))?;
+        let value = {
+            let mut cold = scope.lock();
+            let cold = &mut *cold;
+            cold.backend.get(&row, &mut cold.value)?.then(|| codec::decode::<V>(&cold.value))
+        };
+        match value {
+            Some(value) => {
+                let value = value.map_err(|error| scope.codec_error(error))?;
+                Ok(Some(self.place(scope, hash, key.clone(), value, REFERENCED | COLD | SNAPPED)))
+            }
+            None => {
+                self.note_absent(scope, hash, key.clone(), false);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds a key that is not in memory. Does not ask the backend; whoever needs its row calls `load` first.
+    pub fn insert(&mut self, scope: &mut Scope, hash: u64, key: K, value: V) -> &mut V {
+        let unknown = if self.cold { COLD | SNAPPED } else { 0 };
+        let flags = self.forget_absent(scope, hash, &key).unwrap_or(unknown);
+        note_dirty(&mut self.dirty, &mut self.sweep, self.live.num_buckets(), hash);
+        let index = self.place(scope, hash, key, value, TOUCHED | flags);
+        &mut self.live.get_bucket_mut(index).expect("it was just placed").value
+    }
+
+    /// Puts an entry into the table and charges for it.
+    fn place(&mut self, scope: &mut Scope, hash: u64, key: K, value: V, flags: u32) -> usize {
+        let mut entry = Entry { key, value, bits: flags };
+        entry.measure(scope);
+        let buckets = self.live.num_buckets();
+        let allocated = if self.live.len() == self.live.capacity() { self.live.allocation_size() } else { 0 };
+        let index = self.live.insert_unique(hash, entry, |entry| hash_key(&entry.key)).bucket_index();
+        if self.live.num_buckets() != buckets {
+            scope.account.adjust(allocated, self.live.allocation_size());
+        }
+        index
+    }
+
+    /// Takes a key out of `absent`: the flags that an entry of it must have, if it was there.
+    fn forget_absent(&mut self, scope: &mut Scope, hash: u64, key: &K) -> Option<u32> {
+        if self.absent.is_empty() {
+            return None;
+        }
+        let (absent, _) = self.absent.find_entry(hash, |absent| absent.key == *key).ok()?.remove();
+        scope.account.refund(absent.charged);
+        Some(if absent.unflushed { COLD } else { 0 })
+    }
+
+    fn note_absent(&mut self, scope: &mut Scope, hash: u64, key: K, unflushed: bool) {
+        let charged = heap_size(&key) + 2 * size_of::<Absent<K>>();
+        scope.account.charge(charged);
+        self.absent.insert_unique(hash, Absent { key, unflushed, charged }, |absent| hash_key(&absent.key));
+    }
+
+    /// Removes the entry in bucket `index` and records what a restart must know.
+    pub fn remove_at(
+        &mut self,
+        scope: &mut Scope,
+        rows: &impl Rows<K>,
+        hash: u64,
+        index: usize,
+    ) -> Result<V> {
+        let found = self.live.get_bucket(index).expect("the index was just found");
+        if found.has(SNAPPED | COLD) {
+            let mut row = Vec::new();
+            rows.write(hash, &found.key, &mut row).map_err(|error| scope.codec_error(error))?;
+            scope.record_delete(&row);
+        }
+        let (entry, _) = self
+            .live
+            .get_bucket_entry(index)
+            .unwrap_or_else(|_| unreachable!("the index was just found"))
+            .remove();
+        scope.account.refund(entry.charged());
+        if entry.has(COLD) {
+            self.note_absent(scope, hash, entry.key, true);
+        }
+        Ok(entry.value)
+    }
+
+    /// Applies a put of a delta: the entry is as if it had been snapshotted here.
+    pub fn restore_put(&mut self, scope: &mut Scope, key: K, value: V) {
+        let hash = hash_key(&key);
+        self.snapped = true;
+        if let Some(index) = self.find(hash, &key) {
+            let entry = self.live.get_bucket_mut(index).expect("the index was just found");
+            entry.value = value;
+            entry.measure(scope);
+            return;
+        }
+        self.forget_absent(scope, hash, &key);
+        let flags = if self.cold { COLD } else { 0 };
+        self.place(scope, hash, key, value, UNFLUSHED | SNAPPED | flags);
+    }
+
+    /// Applies a delete of a delta.
+    pub fn restore_delete(&mut self, scope: &mut Scope, key: K) {
+        let hash = hash_key(&key);
+        if let Ok(found) = self.live.find_entry(hash, |entry| entry.key == key) {
+            let (entry, _) = found.remove();
+            scope.account.refund(entry.charged());
+        }
+        if self.cold && self.absent.find(hash, |absent| absent.key == key).is_none() {
+            self.note_absent(scope, hash, key, true);
+        }
+    }
+
+    /// Removes the entries of some key groups from memory alone.
+    pub fn forget_groups(&mut self, scope: &mut Scope, mut doomed: impl FnMut(u64) -> bool) {
+        let account = &mut scope.account;
+        self.live.retain(|entry| {
+            let keep = !doomed(hash_key(&entry.key));
+            if !keep {
+                account.refund(entry.charged());
+            }
+            keep
+        });
+        self.absent.retain(|absent| {
+            let keep = !doomed(hash_key(&absent.key));
+            if !keep {
+                account.refund(absent.charged);
+            }
+            keep
+        });
+    }
+
+    /// Writes entries into a delta.
+    pub fn encode(
+        &mut self,
+        scope: &mut Scope,
+        rows: &impl Rows<K>,
+        part: Part,
+        delta: &mut DeltaWriter,
+    ) -> Result<()> {
+        let wanted = match part {
+            Part::Changed => DIRTY,
+            Part::Unflushed => UNFLUSHED,
+        };
+        let before = delta.len();
+        let dirty = std::mem::take(&mut self.dirty);
+        if part == Part::Unflushed || self.sweep || dirty.len() > self.live.len() / 4 {
+            for entry in self.live.iter_mut().filter(|entry| entry.has(wanted)) {
+                encode_entry(scope, rows, entry, delta)?;
+            }
+        } else {
+            for &hash in &dirty {
+                for entry in self.live.iter_hash_mut(hash).filter(|entry| entry.has(wanted)) {
+                    // An entry of another hash may come along: its own counts.
+                    encode_entry(scope, rows, entry, delta)?;
+                }
+            }
+        }
+        if part == Part::Unflushed {
+            let mut row = Vec::new();
+            for absent in self.absent.iter().filter(|absent| absent.unflushed) {
+                row.clear();
+                rows.write(hash_key(&absent.key), &absent.key, &mut row)
+                    .map_err(|error| scope.codec_error(error))?;
+                delta.delete(scope.id, &row);
+            }
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+        if self.dirty.capacity() > 4 * self.live.len() + 64 {
+            self.dirty = Vec::new();
+        }
+        self.sweep = false;
+        self.snapped |= delta.len() > before;
+        Ok(())
+    }
+
+    /// Hands out every pair, in memory or cold, and forgets them here; the caller drops the rows.
+    pub fn drain(
+        &mut self,
+        scope: &mut Scope,
+        rows: &impl Rows<K>,
+        mut visit: impl FnMut(K, V),
+    ) -> Result<()> {
+        self.for_each_cold(scope, rows, &mut visit)?;
+        for entry in self.live.drain() {
+            scope.account.refund(entry.charged());
+            visit(entry.key, entry.value);
+        }
+        self.release(scope);
+        Ok(())
+    }
+
+    /// Visits every pair, in memory or cold.
+    pub fn for_each(&self, scope: &Scope, rows: &impl Rows<K>, mut visit: impl FnMut(&K, &V)) -> Result<()> {
+        self.for_each_cold(scope, rows, &mut |key, value| visit(&key, &value))?;
+        for entry in &self.live {
+            visit(&entry.key, &entry.value);
+        }
+        Ok(())
+    }
+
+    /// Visits the rows that memory does not supersede.
+    fn for_each_cold(&self, scope: &Scope, rows: &impl Rows<K>, visit: &mut impl FnMut(K, V)) -> Result<()> {
+        if !self.cold {
+            return Ok(());
+        }
+        let start = rows.key_at();
+        scope.scan_rows(rows.prefix(), |row, value| {
+            let key: K = scope.decode(&row[start..])?;
+            let hash = hash_key(&key);
+            let superseded = self.find(hash, &key).is_some()
+                || self.absent.find(hash, |absent| absent.key == key).is_some();
+            if !superseded {
+                visit(key, scope.decode(value)?);
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Gives back all memory.
+    pub fn release(&mut self, scope: &mut Scope) {
+        for entry in self.live.drain() {
+            scope.account.refund(entry.charged());
+        }
+        for absent in self.absent.drain() {
+            scope.account.refund(absent.charged);
+        }
+        scope.account.refund(self.live.allocation_size());
+        *self = Self::default();
+    }
+}
+
+/// Remembers that an entry of this hash is dirty; gives the list up for a sweep when it is long for the table.
+#[inline]
+fn note_dirty(dirty: &mut Vec<u64>, sweep: &mut bool, buckets: usize, hash: u64) {
+    if *sweep {
+        return;
+    }
+    if dirty.len() == dirty.capacity() && dirty.len() > buckets / 4 + 64 {
+        *sweep = true;
+        *dirty = Vec::new();
+        return;
+    }
+    dirty.push(hash);
+}
+
+/// Writes one entry and counts it as unchanged from now on.
+#[inline]
+fn encode_entry<K: Key, V: StateValue>(
+    scope: &mut Scope,
+    rows: &impl Rows<K>,
+    entry: &mut Entry<K, V>,
+    delta: &mut DeltaWriter,
+) -> Result<()> {
+    let written = delta.put(
+        scope.id,
+        |out| rows.write(hash_key(&entry.key), &entry.key, out),
+        |out| codec::encode_into(&entry.value, out),
+    );
+    if let Err(error) = written {
+        return Err(scope.codec_error(error));
+    }
+    entry.clear(DIRTY);
+    entry.set(SNAPPED);
+    entry.measure(scope);
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! A list a key. Appending writes what is new and never what is there.
+//!
+//! A row is a *chunk*: `key group, key, sequence number` to the items that one snapshot or spill wrote. Sequence numbers come
+//! from a counter of the table that is kept over restarts, so the chunks of a key are in the order of its items.
+
+use std::ops::ControlFlow;
+
+use hashbrown::HashTable;
+
+use super::{ErasedTable, Flush, Part};
+use crate::backend::Batch;
+use crate::codec::{self, StateValue};
+use crate::delta::{DeltaWriter, Op};
+use crate::error::Result;
+use crate::hash::hash_key;
+use crate::key::{Key, KeyArg, KeyGroupRange, key_group};
+use crate::scope::{Cold, Scope, heap_size};
+
+struct Slot<K, T> {
+    key: K,
+    /// All items if `whole`, else those appended since the rest was left in the backend.
+    items: Vec<T>,
+    /// How many of `items` the backend has; they are its newest.
+    flushed: usize,
+    /// How many of `items` some snapshot has.
+    snapped: usize,
+    /// Whether `items` is the whole list.
+    whole: bool,
+    /// Whether the backend may have chunks of this key.
+    cold: bool,
+    /// Whether a snapshot may have chunks of this key.
+    recorded: bool,
+    dirty: bool,
+    referenced: bool,
+    charged: usize,
+}
+
+/// A table of one list of `T` a `K`.
+pub struct ListTable<K, T> {
+    scope: Scope,
+    slots: HashTable<Slot<K, T>>,
+    dirty: Vec<u64>,
+    cold: bool,
+    sequence: u64,
+    hand: usize,
+}
+
+impl<K: Key, T: StateValue> ListTable<K, T> {
+    pub(crate) fn open(scope: Scope, sequence: u64) -> Result<Self> {
+        let cold = scope.has_cold_rows()?;
+        Ok(Self { scope, slots: HashTable::new(), dirty: Vec::new(), cold, sequence, hand: 0 })
+    }
+
+    /// Appends `item` to the list of `key`; reads nothing.
+    ///
+    /// # Errors
+    /// When entries cannot be spilled to make room.
+    pub fn append(&mut self, hash: u64, key: impl KeyArg<K>, item: T) -> Result<()> {
+        let slot = match self.slots.find_bucket_index(hash, |slot| slot.key == *key.borrow()) {
+            Some(slot) => slot,
+            None => self.add_slot(hash, key.into_key())?,
+        };
+        let found = self.slots.get_bucket_mut(slot).expect("just located");
+        found.referenced = true;
+        if !found.dirty {
+            found.dirty = true;
+            self.dirty.push(hash);
+        }
+        let heap = heap_size(&item);
+        found.items.push(item);
+        // The vector's own growth is charged when its slot is; this is what is certain.
+        found.charged += heap + size_of::<T>();
+        self.scope.account.charge(heap + size_of::<T>());
+        Ok(())
+    }
+
+    /// The list of `key`, empty if there is none. Reads its chunks once if they are in the backend.
+    ///
+    /// # Errors
+    /// When chunks cannot be read or decoded.
+    pub fn get(&mut self, hash: u64, key: &K) -> Result<&[T]> {
+        let slot = match self.slots.find_bucket_index(hash, |slot| slot.key == *key) {
+            Some(slot) => slot,
+            None if self.cold => self.add_slot(hash, key.clone())?,
+            None => return Ok(&[]),
+        };
+        self.load(slot, hash)?;
+        let found = self.slots.get_bucket_mut(slot).expect("just located");
+        found.referenced = true;
+        Ok(&found.items)
+    }
+
+    /// Removes the list of `key` and returns its items.
+    ///
+    /// # Errors
+    /// When chunks cannot be read, decoded or deleted.
+    pub fn take(&mut self, hash: u64, key: &K) -> Result<Vec<T>> {
+        self.get(hash, key)?;
+        let Some(slot) = self.slots.find_bucket_index(hash, |slot| slot.key == *key) else {
+            return Ok(Vec::new());
+        };
+        let items = std::mem::take(&mut self.slots.get_bucket_mut(slot).expect("just located").items);
+        self.clear(hash, key)?;
+        Ok(items)
+    }
+
+    /// Removes the list of `key`.
+    ///
+    /// # Errors
+    /// When chunks cannot be deleted.
+    pub fn clear(&mut self, hash: u64, key: &K) -> Result<()> {
+        let (cold, recorded) = match self.slots.find(hash, |slot| slot.key == *key) {
+            Some(slot) => (slot.cold, slot.recorded || slot.cold),
+            None => (self.cold, self.cold),
+        };
+        if recorded {
+            let prefix = self.prefix(hash, key)?;
+            if cold {
+                self.scope.delete_cold(&prefix)?;
+            }
+            let group = key_group(hash, self.scope.groups).0;
+            self.scope.record_drop(&prefix, KeyGroupRange::new(group, group + 1));
+        }
+        if let Some(slot) = self.slots.find_bucket_index(hash, |slot| slot.key == *key) {
+            self.drop_slot(slot);
+        }
+        Ok(())
+    }
+
+    fn prefix(&self, hash: u64, key: &K) -> Result<Vec<u8>> {
+        let mut row = key_group(hash, self.scope.groups).0.to_be_bytes().to_vec();
+        self.scope.encode(key, &mut row)?;
+        Ok(row)
+    }
+
+    fn add_slot(&mut self, hash: u64, key: K) -> Result<usize> {
+        if self.scope.is_exceeded() && self.slots.len() > 64 {
+            self.evict_slots(self.scope.evict_batch / 8 + 1)?;
+        }
+        let charged = heap_size(&key) + size_of::<Slot<K, T>>() * 8 / 7;
+        self.scope.account.charge(charged);
+        let slot = Slot {
+            key,
+            items: Vec::new(),
+            flushed: 0,
+            snapped: 0,
+            whole: !self.cold,
+            cold: self.cold,
+            recorded: self.cold,
+            dirty: false,
+            referenced: true,
+            charged,
+        };
+        Ok(self.slots.insert_unique(hash, slot, |slot| hash_key(&slot.key)).bucket_index())
+    }
+
+    fn drop_slot(&mut self, slot: usize) {
+        if let Ok(found) = self.slots.get_bucket_entry(slot) {
+            self.scope.account.refund(found.remove().0.charged);
+        }
+    }
+
+    /// Reads the chunks of a slot in front of the items it has.
+    fn load(&mut self, slot: usize, hash: u64) -> Result<()> {
+        let found = self.slots.get_bucket(slot).expect("just located");
+        if found.whole {
+            return Ok(());
+        }
+        let prefix = self.prefix(hash, &found.key)?;
+        let mut items: Vec<T> = Vec::new();
+        let mut heap = 0;
+        self.scope.scan_rows(&prefix, |_, mut chunk| {
+            while !chunk.is_empty() {
+                let (item, used) =
+                    codec::decode_prefix::<T>(chunk).map_err(|error| self.scope.codec_error(error))?;
+                heap += heap_size(&item) + size_of::<T>();
+                items.push(item);
+                chunk = &chunk[used..];
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let found = self.slots.get_bucket_mut(slot).expect("just located");
+        // The first `flushed` items in memory are in the chunks too, as their newest.
+        let known = items.len() - found.flushed;
+        found.snapped += known;
+        found.flushed = items.len();
+        items.truncate(known);
+        items.append(&mut found.items);
+        found.items = items;
+        found.whole = true;
+        found.charged += heap;
+        self.scope.account.charge(heap);
+        Ok(())
+    }
+
+    /// Writes the items that the backend lacks as a chunk; what the last snapshot lacks goes into the pending delta.
+    fn spill(&mut self, slot: usize, cold: &mut Cold, batch: &mut Batch) -> Result<()> {
+        let Self { slots, scope, sequence, .. } = self;
+        let found = slots.get_bucket_mut(slot).expect("just located");
+        let hash = hash_key(&found.key);
+        let mut row = scope.id.to_be_bytes().to_vec();
+        row.extend_from_slice(&key_group(hash, scope.groups).0.to_be_bytes());
+        scope.encode(&found.key, &mut row)?;
+        if found.flushed < found.items.len() {
+            *sequence += 1;
+            let mut chunk = Vec::new();
+            for item in &found.items[found.flushed..] {
+                scope.encode(item, &mut chunk)?;
+            }
+            let mut key = row.clone();
+            key.extend_from_slice(&sequence.to_be_bytes());
+            batch.put(&key, &chunk);
+        }
+        if found.snapped < found.items.len() && !cold.rebase {
+            *sequence += 1;
+            let written =
+                write_chunk(scope.id, &row[2..], *sequence, &found.items[found.snapped..], &mut cold.pending);
+            written.map_err(|error| scope.codec_error(error))?;
+        }
+        Ok(())
+    }
+
+    fn evict_slots(&mut self, count: usize) -> Result<usize> {
+        let buckets = self.slots.num_buckets();
+        let mut victims = Vec::new();
+        for step in 0..2 * buckets {
+            if victims.len() == count {
+                break;
+            }
+            let index = self.hand % buckets;
+            self.hand = index + 1;
+            let Some(slot) = self.slots.get_bucket_mut(index) else { continue };
+            if slot.referenced && step < count.saturating_mul(8) && step < buckets {
+                slot.referenced = false;
+            } else {
+                victims.push(index);
+            }
+        }
+        victims.sort_unstable();
+        victims.dedup();
+        let cold = self.scope.cold.clone();
+        let mut cold = cold.lock();
+        let mut batch = Batch::default();
+        for &victim in &victims {
+            self.spill(victim, &mut cold, &mut batch)?;
+        }
+        batch.sort();
+        cold.bound_pending();
+        cold.backend.apply(&batch)?;
+        self.cold |= !victims.is_empty();
+        for &victim in &victims {
+            self.drop_slot(victim);
+        }
+        Ok(victims.len())
+    }
+}
+
+/// Writes `items` as one chunk into a delta.
+fn write_chunk<T: StateValue>(
+    id: u16,
+    prefix: &[u8],
+    sequence: u64,
+    items: &[T],
+    delta: &mut DeltaWriter,
+) -> Result<(), codec::CodecError> {
+    let row = |out: &mut Vec<u8>| {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&sequence.to_be_bytes());
+        Ok(())
+    };
+    delta.put(id, row, |out| items.iter().try_for_each(|item| codec::encode_into(item, out)))
+}
+
+impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
+    fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn encode(&mut self, part: Part, delta: &mut DeltaWriter) -> Result<()> {
+        let Self { slots, scope, dirty, sequence, .. } = self;
+        let mut encode = |slot: &mut Slot<K, T>| {
+            let hash = hash_key(&slot.key);
+            let from = match part {
+                Part::Changed => slot.snapped,
+                Part::Unflushed => slot.flushed,
+            };
+            slot.dirty = false;
+            slot.snapped = slot.items.len();
+            if from == slot.items.len() {
+                return Ok(());
+            }
+            slot.recorded = true;
+            *sequence += 1;
+            let mut prefix = key_group(hash, scope.groups).0.to_be_bytes().to_vec();
+            scope.encode(&slot.key, &mut prefix)?;
+            write_chunk(scope.id, &prefix, *sequence, &slot.items[from..], delta)
+                .map_err(|error| scope.codec_error(error))
+        };
+        match part {
+            Part::Changed => {
+                for &hash in dirty.iter() {
+                    // Slots of another hash may come along: their own counts.
+                    slots.iter_hash_mut(hash).filter(|slot| slot.dirty).try_for_each(&mut encode)?;
+                }
+            }
+            Part::Unflushed => {
+                for slot in slots.iter_mut() {
+                    encode(slot)?;
+                }
+            }
+        }
+        dirty.clear();
+        Ok(())
+    }
+
+    fn flush(&mut self, which: Flush) -> Result<()> {
+        let cold = self.scope.cold.clone();
+        let mut cold = cold.lock();
+        let mut batch = Batch::default();
+        for index in 0..self.slots.num_buckets() {
+            let Some(slot) = self.slots.get_bucket_mut(index) else { continue };
+            if which == Flush::Unused && std::mem::take(&mut slot.referenced) {
+                continue;
+            }
+            // A rebase follows: the pending delta is not needed.
+            slot.snapped = slot.items.len();
+            self.spill(index, &mut cold, &mut batch)?;
+            let slot = self.slots.get_bucket_mut(index).expect("just seen");
+            slot.flushed = slot.items.len();
+            slot.cold = true;
+            self.cold = true;
+        }
+        batch.sort();
+        cold.backend.apply(&batch)
+    }
+
+    fn evict(&mut self, count: usize) -> Result<usize> {
+        self.evict_slots(count)
+    }
+
+    fn restore(&mut self, op: Op<'_>) -> Result<()> {
+        let row = match op {
+            Op::Put { row, .. } | Op::Delete { row } => row,
+            Op::Drop { prefix, .. } => prefix,
+        };
+        let key: K = codec::decode_prefix(&row[2..]).map_err(|error| self.scope.codec_error(error))?.0;
+        let hash = hash_key(&key);
+        let slot = self.slots.find_bucket_index(hash, |slot| slot.key == key);
+        match op {
+            Op::Put { value: mut chunk, .. } => {
+                let slot = match slot {
+                    Some(slot) => slot,
+                    None => self.add_slot(hash, key)?,
+                };
+                let Self { slots, scope, .. } = self;
+                let found = slots.get_bucket_mut(slot).expect("just located");
+                while !chunk.is_empty() {
+                    let (item, used) =
+                        codec::decode_prefix::<T>(chunk).map_err(|error| scope.codec_error(error))?;
+                    let heap = heap_size(&item) + size_of::<T>();
+                    found.charged += heap;
+                    scope.account.charge(heap);
+                    found.items.push(item);
+                    chunk = &chunk[used..];
+                }
+                found.snapped = found.items.len();
+                found.recorded = true;
+            }
+            Op::Delete { .. } => {}
+            Op::Drop { prefix, groups } => {
+                if groups.intersection(self.scope.range).is_empty() {
+                    return Ok(());
+                }
+                if self.cold {
+                    self.scope.delete_cold(prefix)?;
+                }
+                if let Some(slot) = slot {
+                    self.drop_slot(slot);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn counter(&self) -> u64 {
+        self.sequence
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of keyed state through its public API.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod model;

@@ -1,0 +1,501 @@
+//! A store is a set of plain maps, whatever is snapshotted, restored, evicted, rebased or rescaled in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use rivermark_state::*;
+
+const VALUES: Value<u64> = Value::new("values");
+const TEXTS: Value<String> = Value::new("texts");
+const LISTS: List<String> = List::new("lists");
+const MAPS: Map<u8, u32> = Map::new("maps");
+const GROUPS: u16 = 16;
+
+/// What the store should hold.
+#[derive(Clone, Default, Debug, PartialEq)]
+struct Model {
+    values: BTreeMap<u64, u64>,
+    texts: BTreeMap<String, String>,
+    lists: BTreeMap<u64, Vec<String>>,
+    maps: BTreeMap<(u64, u8), u32>,
+    windows: BTreeMap<(i64, u64), u64>,
+    sessions: BTreeMap<((i64, i64), u64), String>,
+    timers: BTreeSet<(i64, u64)>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(u64, u64),
+    Set(u64, u64),
+    Remove(u64),
+    Get(u64),
+    SetText(u64, usize),
+    RemoveText(u64),
+    Append(u64, usize),
+    ReadList(u64),
+    ClearList(u64),
+    Put(u64, u8, u32),
+    Bump(u64, u8),
+    RemoveEntry(u64, u8),
+    ClearMap(u64),
+    ReadMap(u64),
+    Window(i64, u64),
+    WindowGet(i64, u64),
+    WindowRemove(i64, u64),
+    Drain(i64),
+    DropWindow(i64),
+    Session(i64, i64, u64),
+    DrainSession(i64, i64),
+    Register(i64, u64),
+    Delete(i64, u64),
+    Advance(i64),
+    PopSome(i64, usize),
+    NextTime,
+    Evict(usize),
+    Snapshot { stored: bool },
+    Rebase,
+    Restore { workers: u16 },
+    Check,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0..24u64;
+    let ns = || -2..4i64;
+    let time = || prop_oneof![-3000..12_000i64, 0..8i64];
+    prop_oneof![
+        6 => (key(), 1..9u64).prop_map(|(k, v)| Step::Add(k, v)),
+        2 => (key(), 1..9u64).prop_map(|(k, v)| Step::Set(k, v)),
+        2 => key().prop_map(Step::Remove),
+        2 => key().prop_map(Step::Get),
+        3 => (key(), 0..40usize).prop_map(|(k, n)| Step::SetText(k, n)),
+        1 => key().prop_map(Step::RemoveText),
+        4 => (key(), 0..9usize).prop_map(|(k, n)| Step::Append(k, n)),
+        2 => key().prop_map(Step::ReadList),
+        1 => key().prop_map(Step::ClearList),
+        4 => (key(), 0..6u8, any::<u32>()).prop_map(|(k, m, v)| Step::Put(k, m, v)),
+        2 => (key(), 0..6u8).prop_map(|(k, m)| Step::Bump(k, m)),
+        2 => (key(), 0..6u8).prop_map(|(k, m)| Step::RemoveEntry(k, m)),
+        1 => key().prop_map(Step::ClearMap),
+        1 => key().prop_map(Step::ReadMap),
+        6 => (ns(), key()).prop_map(|(n, k)| Step::Window(n, k)),
+        1 => (ns(), key()).prop_map(|(n, k)| Step::WindowGet(n, k)),
+        1 => (ns(), key()).prop_map(|(n, k)| Step::WindowRemove(n, k)),
+        2 => ns().prop_map(Step::Drain),
+        1 => ns().prop_map(Step::DropWindow),
+        2 => (ns(), ns(), key()).prop_map(|(a, b, k)| Step::Session(a, b, k)),
+        1 => (ns(), ns()).prop_map(|(a, b)| Step::DrainSession(a, b)),
+        6 => (time(), key()).prop_map(|(t, k)| Step::Register(t, k)),
+        2 => (time(), key()).prop_map(|(t, k)| Step::Delete(t, k)),
+        2 => time().prop_map(Step::Advance),
+        1 => (time(), 1..4usize).prop_map(|(t, n)| Step::PopSome(t, n)),
+        1 => Just(Step::NextTime),
+        4 => (1..40usize).prop_map(Step::Evict),
+        4 => any::<bool>().prop_map(|stored| Step::Snapshot { stored }),
+        1 => Just(Step::Rebase),
+        2 => prop_oneof![3 => Just(0u16), 1 => 1..4u16].prop_map(|workers| Step::Restore { workers }),
+        1 => Just(Step::Check),
+    ]
+}
+
+/// The stores of all workers, one a range of key groups, and what they were last restored to.
+struct Harness<'a> {
+    backends: &'a dyn Backends,
+    budget: MemoryBudget,
+    limits: Limits,
+    stores: Vec<KeyedStore>,
+    epoch: u64,
+    snapshots: Vec<RestorePart>,
+    at_snapshot: Model,
+    /// Content of every file ever handed out, by worker and name, as an engine's uploads would have it.
+    uploaded: BTreeMap<String, RestoreFile>,
+    model: Model,
+}
+
+fn text(n: usize) -> String {
+    "x".repeat(n)
+}
+
+impl<'a> Harness<'a> {
+    fn new(backends: &'a dyn Backends, budget: usize, limits: Limits) -> Self {
+        let mut harness = Self {
+            backends,
+            budget: MemoryBudget::new(budget),
+            limits,
+            stores: Vec::new(),
+            epoch: 0,
+            snapshots: Vec::new(),
+            at_snapshot: Model::default(),
+            uploaded: BTreeMap::new(),
+            model: Model::default(),
+        };
+        harness.open(1);
+        harness
+    }
+
+    fn open(&mut self, workers: u16) {
+        self.stores.clear();
+        self.stores = (0..workers)
+            .map(|worker| {
+                let spec = StoreSpec {
+                    operator: "op".to_owned(),
+                    groups: GROUPS,
+                    range: range_of(worker, GROUPS, workers),
+                    budget: self.budget.clone(),
+                    limits: self.limits,
+                };
+                KeyedStore::open(spec, self.backends, self.snapshots.clone()).unwrap()
+            })
+            .collect();
+    }
+
+    fn owner<K: Key>(&mut self, key: &K) -> (&mut KeyedStore, u64) {
+        let hash = hash_key(key);
+        let worker = worker_of(key_group(hash, GROUPS), GROUPS, self.stores.len() as u16);
+        (&mut self.stores[worker as usize], hash)
+    }
+
+    fn windows(store: &mut KeyedStore) -> &mut WindowTable<i64, u64, u64> {
+        let id = store.window_table("windows").unwrap();
+        store.table(id)
+    }
+
+    fn sessions(store: &mut KeyedStore) -> &mut WindowTable<(i64, i64), u64, String> {
+        let id = store.window_table("sessions").unwrap();
+        store.table(id)
+    }
+
+    fn timers(store: &mut KeyedStore) -> &mut Timers<u64> {
+        let id = store.timers("timers").unwrap();
+        store.table(id)
+    }
+
+    /// Takes a snapshot of all stores and keeps its files, as an engine does.
+    fn snapshot(&mut self, stored: bool) {
+        self.epoch += 1;
+        let mut parts = Vec::new();
+        for store in &mut self.stores {
+            let snapshot = store.snapshot(self.epoch).unwrap();
+            let mut files = Vec::new();
+            for file in &snapshot.files {
+                let key = format!("{}-{}", snapshot.range.start, file.name);
+                match &file.source {
+                    SnapshotSource::Bytes(bytes) => {
+                        let source = RestoreSource::Bytes(bytes.clone());
+                        let file = RestoreFile { name: file.name.clone(), role: file.role, source };
+                        if let Some(old) = self.uploaded.get(&key) {
+                            assert_eq!(content(old), content(&file), "{key} changed");
+                        }
+                        self.uploaded.insert(key.clone(), file);
+                    }
+                    SnapshotSource::Path(held) => {
+                        let bytes: SharedBytes = std::fs::read(held.path()).unwrap().into();
+                        let source = RestoreSource::Bytes(bytes);
+                        let new = RestoreFile { name: file.name.clone(), role: file.role, source };
+                        if let Some(old) = self.uploaded.get(&key).filter(|_| file.reused) {
+                            assert_eq!(content(old), content(&new), "{key} changed");
+                        }
+                        self.uploaded.insert(key.clone(), new);
+                    }
+                    SnapshotSource::Stored => assert!(file.reused),
+                }
+                files.push(self.uploaded[&key].clone());
+            }
+            if stored {
+                store.stored(self.epoch);
+            }
+            parts.push(RestorePart { meta: snapshot.meta, files });
+        }
+        self.snapshots = parts;
+        self.at_snapshot = self.model.clone();
+    }
+
+    fn restore(&mut self, workers: u16) {
+        let workers = if workers == 0 { self.stores.len() as u16 } else { workers };
+        if workers != self.stores.len() as u16 {
+            // File names are per range: start the archive anew, as the new workers do.
+            self.uploaded.clear();
+        }
+        self.open(workers);
+        let archive: Vec<(String, RestoreFile)> = self
+            .snapshots
+            .iter()
+            .zip(0..)
+            .flat_map(|(part, worker)| {
+                let start = range_of(worker, GROUPS, workers).start;
+                part.files.iter().map(move |file| (format!("{start}-{}", file.name), file.clone()))
+            })
+            .collect();
+        self.uploaded.extend(archive);
+        self.model = self.at_snapshot.clone();
+        if self.snapshots.is_empty() {
+            self.model = Model::default();
+        }
+    }
+
+    fn pop(&mut self, watermark: i64, limit: usize) {
+        for worker in 0..self.stores.len() {
+            let workers = self.stores.len() as u16;
+            let timers = Self::timers(&mut self.stores[worker]);
+            let mut popped = Vec::new();
+            while popped.len() < limit {
+                let Some((time, hash, key)) = timers.pop(watermark).unwrap() else { break };
+                assert_eq!(hash, hash_key(&key));
+                popped.push((time, key));
+            }
+            let mine =
+                |key: &u64| worker_of(key_group(hash_key(key), GROUPS), GROUPS, workers) == worker as u16;
+            let mut expected: Vec<(i64, u64)> =
+                self.model.timers.iter().filter(|(t, k)| *t <= watermark && mine(k)).copied().collect();
+            // Keys below 256 compare as their encodings do.
+            expected.sort_unstable();
+            expected.truncate(limit);
+            assert_eq!(popped, expected);
+            self.model.timers.retain(|timer| !expected.contains(timer));
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Add(key, by) => {
+                let (store, hash) = self.owner(&key);
+                *store.value(VALUES).unwrap().upsert(hash, key, || 0).unwrap() += by;
+                *self.model.values.entry(key).or_default() += by;
+            }
+            Step::Set(key, to) => {
+                let (store, hash) = self.owner(&key);
+                store.value(VALUES).unwrap().set(hash, key, to).unwrap();
+                self.model.values.insert(key, to);
+            }
+            Step::Remove(key) => {
+                let (store, hash) = self.owner(&key);
+                let removed = store.value::<u64, u64>(VALUES).unwrap().remove(hash, &key).unwrap();
+                assert_eq!(removed, self.model.values.remove(&key));
+            }
+            Step::Get(key) => {
+                let (store, hash) = self.owner(&key);
+                let got = store.value::<u64, u64>(VALUES).unwrap().get(hash, &key).unwrap().copied();
+                assert_eq!(got, self.model.values.get(&key).copied());
+            }
+            Step::SetText(key, n) => {
+                let key = format!("k{key}");
+                let (store, hash) = self.owner(&key);
+                store.value(TEXTS).unwrap().upsert(hash, &key, String::new).unwrap().push_str(&text(n));
+                self.model.texts.entry(key).or_default().push_str(&text(n));
+            }
+            Step::RemoveText(key) => {
+                let key = format!("k{key}");
+                let (store, hash) = self.owner(&key);
+                let removed = store.value::<String, String>(TEXTS).unwrap().remove(hash, &key).unwrap();
+                assert_eq!(removed, self.model.texts.remove(&key));
+            }
+            Step::Append(key, n) => {
+                let (store, hash) = self.owner(&key);
+                store.list(LISTS).unwrap().append(hash, key, text(n)).unwrap();
+                self.model.lists.entry(key).or_default().push(text(n));
+            }
+            Step::ReadList(key) => {
+                let (store, hash) = self.owner(&key);
+                let got = store.list::<u64, String>(LISTS).unwrap().get(hash, &key).unwrap().to_vec();
+                assert_eq!(got, self.model.lists.get(&key).cloned().unwrap_or_default());
+            }
+            Step::ClearList(key) => {
+                let (store, hash) = self.owner(&key);
+                if key.is_multiple_of(2) {
+                    store.list::<u64, String>(LISTS).unwrap().clear(hash, &key).unwrap();
+                    self.model.lists.remove(&key);
+                } else {
+                    let taken = store.list::<u64, String>(LISTS).unwrap().take(hash, &key).unwrap();
+                    assert_eq!(taken, self.model.lists.remove(&key).unwrap_or_default());
+                }
+            }
+            Step::Put(key, inner, value) => {
+                let (store, hash) = self.owner(&key);
+                store.map(MAPS).unwrap().put(hash, key, inner, value).unwrap();
+                self.model.maps.insert((key, inner), value);
+            }
+            Step::Bump(key, inner) => {
+                let (store, hash) = self.owner(&key);
+                let value = store.map(MAPS).unwrap().upsert(hash, key, inner, || 7).unwrap();
+                *value = value.wrapping_add(1);
+                let value = self.model.maps.entry((key, inner)).or_insert(7);
+                *value = value.wrapping_add(1);
+            }
+            Step::RemoveEntry(key, inner) => {
+                let (store, hash) = self.owner(&key);
+                let removed = store.map::<u64, u8, u32>(MAPS).unwrap().remove(hash, &key, &inner).unwrap();
+                assert_eq!(removed, self.model.maps.remove(&(key, inner)));
+            }
+            Step::ClearMap(key) => {
+                let (store, hash) = self.owner(&key);
+                store.map::<u64, u8, u32>(MAPS).unwrap().clear(hash, &key).unwrap();
+                self.model.maps.retain(|(k, _), _| *k != key);
+            }
+            Step::ReadMap(key) => {
+                let (store, hash) = self.owner(&key);
+                let mut got = BTreeMap::new();
+                let map = store.map::<u64, u8, u32>(MAPS).unwrap();
+                map.for_each(hash, &key, |k, v| assert!(got.insert((key, *k), *v).is_none())).unwrap();
+                let expected: BTreeMap<_, _> =
+                    self.model.maps.range((key, 0)..(key + 1, 0)).map(|(k, v)| (*k, *v)).collect();
+                assert_eq!(got, expected);
+            }
+            Step::Window(ns, key) => {
+                let (store, hash) = self.owner(&key);
+                *Self::windows(store).upsert(ns, hash, key, || 100).unwrap() += 1;
+                *self.model.windows.entry((ns, key)).or_insert(100) += 1;
+            }
+            Step::WindowGet(ns, key) => {
+                let (store, hash) = self.owner(&key);
+                let got = Self::windows(store).get(ns, hash, &key).unwrap().copied();
+                assert_eq!(got, self.model.windows.get(&(ns, key)).copied());
+            }
+            Step::WindowRemove(ns, key) => {
+                let (store, hash) = self.owner(&key);
+                let removed = Self::windows(store).remove(ns, hash, &key).unwrap();
+                assert_eq!(removed, self.model.windows.remove(&(ns, key)));
+            }
+            Step::Drain(ns) => {
+                let mut got = BTreeMap::new();
+                for store in &mut self.stores {
+                    Self::windows(store).drain(ns, |k, v| assert!(got.insert((ns, k), v).is_none())).unwrap();
+                }
+                let expected: BTreeMap<_, _> =
+                    self.model.windows.iter().filter(|((n, _), _)| *n == ns).map(|(k, v)| (*k, *v)).collect();
+                assert_eq!(got, expected);
+                self.model.windows.retain(|(n, _), _| *n != ns);
+            }
+            Step::DropWindow(ns) => {
+                self.stores.iter_mut().for_each(|store| Self::windows(store).drop_namespace(ns).unwrap());
+                self.model.windows.retain(|(n, _), _| *n != ns);
+            }
+            Step::Session(from, to, key) => {
+                let (store, hash) = self.owner(&key);
+                Self::sessions(store).upsert((from, to), hash, key, String::new).unwrap().push('s');
+                self.model.sessions.entry(((from, to), key)).or_default().push('s');
+            }
+            Step::DrainSession(from, to) => {
+                let mut got = BTreeMap::new();
+                for store in &mut self.stores {
+                    Self::sessions(store)
+                        .drain((from, to), |k, v| assert!(got.insert(k, v).is_none()))
+                        .unwrap();
+                }
+                let sessions = self.model.sessions.iter().filter(|((n, _), _)| *n == (from, to));
+                let expected: BTreeMap<_, _> = sessions.map(|((_, k), v)| (*k, v.clone())).collect();
+                assert_eq!(got, expected);
+                self.model.sessions.retain(|(n, _), _| *n != (from, to));
+            }
+            Step::Register(time, key) => {
+                let (store, hash) = self.owner(&key);
+                Self::timers(store).register(time, hash, key).unwrap();
+                self.model.timers.insert((time, key));
+            }
+            Step::Delete(time, key) => {
+                // Half of the time one that exists.
+                let nearest = self.model.timers.range((time, 0)..).next().copied();
+                let (time, key) = nearest.filter(|_| key.is_multiple_of(2)).unwrap_or((time, key));
+                let (store, hash) = self.owner(&key);
+                Self::timers(store).delete(time, hash, &key).unwrap();
+                self.model.timers.remove(&(time, key));
+            }
+            Step::Advance(watermark) => self.pop(watermark, usize::MAX),
+            Step::PopSome(watermark, limit) => self.pop(watermark, limit),
+            Step::NextTime => {
+                let next = self.stores.iter_mut().filter_map(|store| Self::timers(store).next_time()).min();
+                assert_eq!(next, self.model.timers.first().map(|(time, _)| *time));
+            }
+            Step::Evict(count) => {
+                for store in &mut self.stores {
+                    store.evict(count).unwrap();
+                    store.maintain().unwrap();
+                }
+            }
+            Step::Snapshot { stored } => self.snapshot(stored),
+            Step::Rebase => self.stores.iter_mut().for_each(KeyedStore::force_rebase),
+            Step::Restore { workers } => self.restore(workers),
+            Step::Check => self.check(),
+        }
+    }
+
+    /// Reads everything back.
+    fn check(&mut self) {
+        let mut got = Model::default();
+        for store in &mut self.stores {
+            store
+                .value(VALUES)
+                .unwrap()
+                .for_each(|k, v| assert!(got.values.insert(*k, *v).is_none()))
+                .unwrap();
+            let texts = store.value::<String, String>(TEXTS).unwrap();
+            texts.for_each(|k, v| assert!(got.texts.insert(k.clone(), v.clone()).is_none())).unwrap();
+            let windows = Self::windows(store);
+            for ns in windows.namespaces().collect::<Vec<_>>() {
+                windows.for_each(ns, |k, v| assert!(got.windows.insert((ns, *k), *v).is_none())).unwrap();
+            }
+            let sessions = Self::sessions(store);
+            for ns in sessions.namespaces().collect::<Vec<_>>() {
+                sessions
+                    .for_each(ns, |k, v| assert!(got.sessions.insert((ns, *k), v.clone()).is_none()))
+                    .unwrap();
+            }
+            Self::timers(store)
+                .for_each(|time, key| {
+                    got.timers.insert((time, *key));
+                })
+                .unwrap();
+        }
+        for key in 0..24u64 {
+            let (store, hash) = self.owner(&key);
+            let items = store.list::<u64, String>(LISTS).unwrap().get(hash, &key).unwrap().to_vec();
+            if !items.is_empty() {
+                got.lists.insert(key, items);
+            }
+            let map = store.map::<u64, u8, u32>(MAPS).unwrap();
+            map.for_each(hash, &key, |k, v| assert!(got.maps.insert((key, *k), *v).is_none())).unwrap();
+        }
+        assert_eq!(got, self.model);
+    }
+}
+
+fn content(file: &RestoreFile) -> SharedBytes {
+    match &file.source {
+        RestoreSource::Bytes(bytes) => bytes.clone(),
+        RestoreSource::Path(path) => std::fs::read(path).unwrap().into(),
+    }
+}
+
+/// Limits so small that everything happens at once.
+fn tiny() -> Limits {
+    Limits { delta_min: 600, delta_max: 3000, evict_batch: 4 }
+}
+
+fn run(backends: &dyn Backends, steps: &[Step], budget: usize) {
+    let mut harness = Harness::new(backends, budget, tiny());
+    for step in steps {
+        harness.apply(step);
+    }
+    harness.check();
+    harness.snapshot(true);
+    harness.restore(0);
+    harness.check();
+    harness.snapshot(true);
+    harness.restore(3);
+    harness.check();
+    harness.pop(i64::MAX, usize::MAX);
+    harness.snapshot(true);
+    harness.restore(2);
+    harness.check();
+}
+
+fn steps(longest: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..longest)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_over_memory_is_a_set_of_plain_maps(steps in steps(300), budget in prop_oneof![Just(usize::MAX), Just(0)]) {
+        run(&MemoryBackends, &steps, budget);
+    }
+}
