@@ -20,7 +20,7 @@ use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::sink::{CommitError, Committer, SinkContext};
 use rivermark_operators::source::ConnectorContext;
 use rivermark_operators::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,7 +186,7 @@ impl Attempt {
                 self.failure.get_or_insert(error);
                 Event::Failed { task: worker, reason }
             }
-            Report::Ended { .. } => {
+            Report::Ended => {
                 let (outcome, left) = self.ending.take()?;
                 if left == 1 {
                     return Some(Over::Well(outcome));
@@ -407,7 +407,7 @@ impl Attempt {
 
     /// Commits one worker's tokens of a stored epoch, sink by sink.
     fn commit(&mut self, task: TaskId, epoch: Epoch, tokens: Vec<(String, Prepared)>) -> Event {
-        let mut by_sink: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
+        let mut by_sink: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         for (sink, prepared) in tokens {
             by_sink.entry(sink).or_default().push(prepared.token.0);
         }

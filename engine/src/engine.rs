@@ -83,7 +83,7 @@ impl Engine {
         }
         let mut resources = Resources::default();
         resources.insert(self.inner.log.clone());
-        let shared = Arc::new(JobShared::new(&plan));
+        let shared = Arc::new(JobShared::new(&plan, self.inner.options.workers));
         let environment = Environment::local(plan, &self.inner.options, resources, &self.inner.directory);
         let (wishes, wished) = unbounded();
         let (tell, outcome) = bounded(1);

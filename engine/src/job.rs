@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
-use rivermark_checkpoint::{Epoch, Manifest};
+use rivermark_checkpoint::{Epoch, Manifest, TaskId};
 use rivermark_operators::context::OperatorMetrics;
 use rivermark_operators::partitions::Partitions;
 use rivermark_operators::plan::Plan;
@@ -97,6 +97,8 @@ pub struct Metrics {
     pub restarts: u64,
     /// Time spent running since the job's start.
     pub running: Duration,
+    /// Records that are known to lie ahead of the sources' readers, if they can tell: how far the job is behind.
+    pub backlog: Option<u64>,
     /// How often a worker found a full channel before it, since the job's start: rises with backpressure.
     pub backpressured_steps: u64,
     /// Steps of all workers since the job's start.
@@ -133,13 +135,15 @@ pub(crate) struct JobShared {
     restarts: AtomicU64,
     steps: AtomicU64,
     backpressured: AtomicU64,
+    /// By worker; `u64::MAX` where a reader cannot tell.
+    backlogs: Vec<AtomicU64>,
     partitions: Mutex<Arc<Partitions>>,
     started: Instant,
     over_after: Mutex<Option<Duration>>,
 }
 
 impl JobShared {
-    pub(crate) fn new(plan: &Plan) -> JobShared {
+    pub(crate) fn new(plan: &Plan, workers: usize) -> JobShared {
         let order: Vec<_> = plan.nodes().iter().map(|node| Arc::clone(&node.name)).collect();
         JobShared {
             operators: order
@@ -155,6 +159,7 @@ impl JobShared {
             restarts: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             backpressured: AtomicU64::new(0),
+            backlogs: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             partitions: Mutex::default(),
             started: Instant::now(),
             over_after: Mutex::default(),
@@ -196,6 +201,12 @@ impl JobShared {
         }
     }
 
+    pub(crate) fn set_backlog(&self, worker: TaskId, backlog: Option<u64>) {
+        if let Some(slot) = self.backlogs.get(worker.0 as usize) {
+            slot.store(backlog.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+
     /// Begins the counts that survive restarts where the checkpoint left them.
     pub(crate) fn restore_counters(&self, checkpoint: Option<&Manifest>) {
         for (name, operator) in &self.operators {
@@ -219,7 +230,9 @@ impl JobShared {
         let operators: Vec<_> = self.order.iter().map(snapshot).collect();
         let partitions = self.partitions.lock().all();
         let open = partitions.iter().filter(|partition| !partition.ended());
+        let backlogs = self.backlogs.iter().map(|backlog| backlog.load(Ordering::Relaxed));
         Metrics {
+            backlog: backlogs.map(|backlog| (backlog != u64::MAX).then_some(backlog)).sum(),
             records_read: self.sources.iter().map(|name| self.operators[name].records_out()).sum(),
             late_records: operators.iter().map(|operator| operator.late).sum(),
             watermark: open.map(|partition| partition.watermark()).min().unwrap_or(Timestamp::MAX),

@@ -24,6 +24,7 @@ mod inlet;
 mod job;
 mod options;
 mod parts;
+pub mod simulation;
 mod worker;
 
 pub use engine::Engine;

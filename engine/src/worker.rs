@@ -50,7 +50,7 @@ pub(crate) enum Report {
     /// The worker cannot go on.
     Failed { worker: TaskId, error: Error },
     /// The worker has ended all streams.
-    Ended { worker: TaskId },
+    Ended,
 }
 
 /// What a step came to.
@@ -177,6 +177,7 @@ impl Worker {
         if !busy || self.steps_since_flush >= STEPS_PER_FLUSH {
             self.steps_since_flush = 0;
             self.flush(now)?;
+            self.shared.set_backlog(self.id, self.sources.iter().map(|source| source.task.backlog()).sum());
             // What was flushed to this worker itself is work.
             busy |= self.channels.local_len() > 0 && self.drain(now)?;
         }
@@ -225,7 +226,7 @@ impl Worker {
                 Command::End => {
                     self.sources.iter_mut().try_for_each(|source| source.task.end(&mut cx))?;
                     self.ended = true;
-                    self.report(Report::Ended { worker: self.id });
+                    self.report(Report::Ended);
                     return Ok(true);
                 }
             }
@@ -316,10 +317,5 @@ impl Worker {
             Some(blame) => self.name_partition(Error::Panic { blame: Box::new(blame), message }),
             None => Error::engine(format!("running worker {}", self.id), format!("panicked: {message}")),
         }
-    }
-
-    /// Records known to lie ahead of this worker's readers.
-    pub(crate) fn backlog(&self) -> Option<u64> {
-        self.sources.iter().map(|source| source.task.backlog()).sum()
     }
 }

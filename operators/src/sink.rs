@@ -9,13 +9,13 @@
 //! A start goes: [`Committer::recover`] with a generation higher than any before (older writers and committers are fenced, the
 //! restored checkpoint's tokens committed, everything else that was prepared thrown away), then the writers are opened.
 
-use crate::batch::Batch;
+pub use crate::batch::Batch;
 use crate::context::{OperatorMetrics, TaskContext, TokenPart};
 use crate::edge::{Operator, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::plan::Resources;
 use crate::source::ConnectorContext;
-use rivermark_checkpoint::Epoch;
+pub use rivermark_checkpoint::Epoch;
 use std::marker::PhantomData;
 use std::sync::Arc;
 

@@ -9,12 +9,16 @@ use std::time::Duration;
 
 /// Times that go up and down by up to 50, over three partitions.
 fn events() -> Values<(u64, i64)> {
-    let event = |partition: i64, n: i64| ((n % 7) as u64, n * 10 + (n * 37 + partition * 11) % 50);
-    let partition = |partition| (0..5000).map(|n| event(partition, n)).collect();
-    Values { partitions: Arc::new((0..3).map(partition).collect()), live: false }
+    events_of(5000)
 }
 
-fn expected_counts(events: &Values<(u64, i64)>, size: i64) -> Vec<(i64, u64, u64)> {
+pub fn events_of(records: i64) -> Values<(u64, i64)> {
+    let event = |partition: i64, n: i64| ((n % 7) as u64, n * 10 + (n * 37 + partition * 11) % 50);
+    let partition = |partition| (0..records).map(|n| event(partition, n)).collect();
+    Values { partitions: Arc::new((0..3).map(partition).collect()), live: false, per_poll: usize::MAX }
+}
+
+pub fn expected_counts(events: &Values<(u64, i64)>, size: i64) -> Vec<(i64, u64, u64)> {
     let mut counts = BTreeMap::new();
     for &(key, time) in events.partitions.iter().flatten() {
         *counts.entry((time.div_euclid(size) * size, key)).or_insert(0) += 1;
@@ -22,7 +26,7 @@ fn expected_counts(events: &Values<(u64, i64)>, size: i64) -> Vec<(i64, u64, u64
     counts.into_iter().map(|((start, key), count)| (start, key, count)).collect()
 }
 
-fn counting(source: Values<(u64, i64)>, rows: &Rows<(i64, u64, u64)>) -> Flow {
+pub fn counting(source: Values<(u64, i64)>, rows: &Rows<(i64, u64, u64)>) -> Flow {
     let flow = Flow::new("counting");
     flow.source(source)
         .event_time(|event| Timestamp::from_millis(event.1), Watermarks::bounded(millis(100)))
@@ -93,7 +97,8 @@ fn an_error_and_a_panic_name_operator_partition_and_offset() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(2, backends()[0]).restart(Restart::Never);
     let engine = Engine::open_with(directory.path(), options).unwrap();
-    let source = Values { partitions: Arc::new(vec![vec![1], vec![1, 2, 3]]), live: false };
+    let source =
+        Values { partitions: Arc::new(vec![vec![1], vec![1, 2, 3]]), live: false, per_poll: usize::MAX };
     for panics in [false, true] {
         let flow = Flow::new("faulty");
         let rows = Rows::default();
@@ -152,7 +157,7 @@ fn state_and_timers_move_with_their_keys_to_another_number_of_workers() {
         let events: Vec<_> = (0..6000_i64).map(|n| ((n % 13) as u64, n * 10)).collect();
         for (attempt, workers) in [2, 3, 1, 4].into_iter().enumerate() {
             let read = events[..(attempt + 1) * 1500].to_vec();
-            let source = Values { partitions: Arc::new(vec![read]), live: attempt < 3 };
+            let source = Values { partitions: Arc::new(vec![read]), live: attempt < 3, per_poll: usize::MAX };
             let engine = Engine::open_with(directory.path(), options(workers, backend)).unwrap();
             let flow = Flow::new("silence");
             flow.source(source)

@@ -10,11 +10,14 @@ use rivermark_operators::{Batch, BoxError, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Partitions of values, each read in order. `live` never ends.
+/// Partitions of values, each read in order.
 #[derive(Clone)]
 pub struct Values<T> {
     pub partitions: Arc<Vec<Vec<T>>>,
+    /// Never ends.
     pub live: bool,
+    /// How many values a poll gives at the most.
+    pub per_poll: usize,
 }
 
 pub struct ValuesReader<T> {
@@ -22,6 +25,7 @@ pub struct ValuesReader<T> {
     partition: usize,
     at: usize,
     live: bool,
+    per_poll: usize,
 }
 
 impl<T: Clone + Send + Sync + 'static> Source for Values<T> {
@@ -42,14 +46,20 @@ impl<T: Clone + Send + Sync + 'static> Source for Values<T> {
     ) -> Result<ValuesReader<T>, BoxError> {
         let at = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
         let partitions = Arc::clone(&self.partitions);
-        Ok(ValuesReader { partitions, partition: partition as usize, at: at as usize, live: self.live })
+        Ok(ValuesReader {
+            partitions,
+            partition: partition as usize,
+            at: at as usize,
+            live: self.live,
+            per_poll: self.per_poll,
+        })
     }
 }
 
 impl<T: Clone> SourceReader<T> for ValuesReader<T> {
     fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
         let values = &self.partitions[self.partition];
-        let end = values.len().min(self.at + max);
+        let end = values.len().min(self.at + max.min(self.per_poll));
         for (at, value) in values[self.at..end].iter().enumerate() {
             records.push((self.at + at) as u64, Timestamp::MIN, value.clone());
         }

@@ -132,11 +132,6 @@ impl Slices {
     pub(crate) fn next_end(&self, end: Timestamp) -> Timestamp {
         end.plus_millis(self.slide)
     }
-
-    /// Whether every slice is in one window only.
-    pub(crate) fn tumbling(&self) -> bool {
-        self.size == self.slide
-    }
 }
 
 #[cfg(test)]
