@@ -9,7 +9,11 @@
 //! Fencing ([`Fencing`]):
 //! 1. list the slots, and read the newest entry for its generation;
 //! 2. put a fence with the generation after it into the next slot;
-//! 3. if that slot is taken meanwhile, go on to the one after it.
+//! 3. if that slot is taken meanwhile, go on to the one after it;
+//! 4. list once more. If there is an entry behind the fence, the claim has failed: the first listing may be older than a
+//!    slot that was taken *and deleted* since, and a fence in such a hole fences nobody. Whoever deletes an entry has a
+//!    newer one behind it, so a hole always shows. (The exploration found this.) Where the entry behind is another
+//!    process's fence, that one has won: of several that start at once, the last one does.
 //!
 //! Storing ([`Append`]): put the manifest into the slot after the newest one this generation knows. Created means
 //! stored. Taken by the same bytes means that an earlier attempt's answer was lost: stored. Taken by anything else means
@@ -123,6 +127,8 @@ enum FencingState {
     Putting(Fenced, Arc<[u8]>),
     /// The slot is taken: by whom?
     Comparing(Fenced, Arc<[u8]>),
+    /// The fence is in its slot: is it the last entry?
+    Verifying(Fenced),
 }
 
 impl Fencing {
@@ -138,6 +144,15 @@ impl Fencing {
         let state = std::mem::replace(&mut self.state, FencingState::Listing);
         match (state, reply) {
             (_, Reply::Failed(_, reason)) => Next::Done(Err(reason)),
+            (FencingState::Verifying(fenced), Reply::Listed(slots)) if slots.last() == Some(&fenced.slot) => {
+                Next::Done(Ok(fenced))
+            }
+            (FencingState::Verifying(fenced), Reply::Listed(_)) => {
+                let name = object(fenced.slot);
+                Next::Done(Err(format!(
+                    "another process claimed it, or stored, while `{name}` was claimed: try again"
+                )))
+            }
             (FencingState::Listing, Reply::Listed(slots)) => {
                 let next = slots.last().map_or(0, |newest| newest + 1);
                 self.look(slots, 0, next)
@@ -151,14 +166,14 @@ impl Fencing {
                     }
                 }
             }
-            (FencingState::Putting(fenced, _), Reply::Put(Put::Created)) => Next::Done(Ok(fenced)),
+            (FencingState::Putting(fenced, _), Reply::Put(Put::Created)) => self.verify(fenced),
             (FencingState::Putting(fenced, bytes), Reply::Put(Put::AlreadyExists)) => {
                 self.state = FencingState::Comparing(fenced, bytes);
                 Next::Call(Call::Get(fenced.slot))
             }
             (FencingState::Comparing(fenced, bytes), Reply::Got(Some(found))) => {
                 if *found == *bytes {
-                    return Next::Done(Ok(fenced));
+                    return self.verify(fenced);
                 }
                 let newest = Entry::decode(&found).map_or(fenced.generation, |entry| entry.generation());
                 self.put(Fenced { generation: newest, slot: fenced.slot + 1 }, 0)
@@ -176,6 +191,11 @@ impl Fencing {
             }
             None => self.put(Fenced { generation: Generation(0), slot: next }, damaged),
         }
+    }
+
+    fn verify(&mut self, fenced: Fenced) -> Next<Result<Fenced, String>> {
+        self.state = FencingState::Verifying(fenced);
+        Next::Call(Call::List)
     }
 
     fn put(&mut self, newest: Fenced, damaged: u64) -> Next<Result<Fenced, String>> {

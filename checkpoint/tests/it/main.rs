@@ -3,3 +3,4 @@
 
 mod coordinator;
 mod driver;
+mod explore;
