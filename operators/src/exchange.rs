@@ -15,7 +15,7 @@ use crate::edge::{Operator, Output, Signal};
 use crate::error::Result;
 use crate::plan::{Inlet, TaskBuilder};
 use crate::time::Timestamp;
-use rivermark_state::{KeyGroup, key_group, worker_of};
+use rivermark_state::{KeyGroup, KeyedStore, WARM_CHUNK, key_group, worker_of};
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +29,32 @@ pub struct Keyed<K, V> {
     pub key: K,
     /// The record.
     pub value: V,
+}
+
+/// The hashes of a batch in hand, for warming the state's tables some records ahead of their turn.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    hashes: Vec<u64>,
+    next: usize,
+}
+
+impl Ahead {
+    /// Begins a batch.
+    pub(crate) fn begin<K, V>(&mut self, batch: &Batch<Keyed<K, V>>) {
+        self.hashes.clear();
+        self.hashes.extend(batch.values().iter().map(|record| record.hash));
+        self.next = 0;
+    }
+
+    /// The next record's turn has come.
+    #[inline]
+    pub(crate) fn step(&mut self, store: &KeyedStore) {
+        if self.next.is_multiple_of(WARM_CHUNK) {
+            let end = self.hashes.len().min(self.next + WARM_CHUNK);
+            store.warm(&self.hashes[self.next..end]);
+        }
+        self.next += 1;
+    }
 }
 
 /// How many emptied batches a worker keeps for each exchange.

@@ -13,7 +13,7 @@ use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{BoxError, Error, Result};
-use crate::exchange::Keyed;
+use crate::exchange::{Ahead, Keyed};
 use crate::plan::{NodeKind, NodeSpec};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
@@ -270,6 +270,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
                     function: function.clone(),
                     watermark: builder.restored_watermark(),
                     store,
+                    ahead: Ahead::default(),
                     timers,
                     out,
                 },
@@ -285,6 +286,7 @@ struct Processing<K: Key, P, Out> {
     metrics: Arc<OperatorMetrics>,
     function: P,
     store: KeyedStore,
+    ahead: Ahead,
     timers: TableId<Timers<K>>,
     watermark: Timestamp,
     out: Output<Out>,
@@ -330,9 +332,11 @@ impl<K: Key, P, Out> Processing<K, P, Out> {
 impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, P, P::Out> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.metrics.add_in(batch.len());
+        self.ahead.begin(batch);
         let mut watch = self.blame.watch(&self.name);
         for (stamp, Keyed { hash, key, value }) in batch.drain() {
             watch.at(&stamp);
+            self.ahead.step(&self.store);
             let mut context = Context {
                 stamp,
                 watermark: self.watermark,

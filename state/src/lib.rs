@@ -31,7 +31,9 @@ pub mod snapshot;
 mod store;
 mod table;
 
-pub use backend::{Backend, Backends, Batch, memory::MemoryBackend, memory::MemoryBackends};
+#[cfg(feature = "rocksdb")]
+pub use backend::rocks::{RocksBackend, RocksBackends, RocksOptions};
+pub use backend::{Backend, Backends, Batch, Visit, memory::MemoryBackend, memory::MemoryBackends};
 pub use budget::MemoryBudget;
 pub use codec::{CodecError, StateValue, decode, encode_into};
 pub use error::{Result, StateError};
@@ -43,7 +45,7 @@ pub use snapshot::{
     FileRole, HeldFile, RestoreFile, RestorePart, RestoreSource, SharedBytes, Snapshot, SnapshotFile,
     SnapshotSource,
 };
-pub use store::{KeyedStore, StoreSpec, TableId};
+pub use store::{KeyedStore, StoreSpec, TableId, WARM_CHUNK};
 pub use table::list::ListTable;
 pub use table::map::MapTable;
 pub use table::timers::Timers;

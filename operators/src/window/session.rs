@@ -18,7 +18,7 @@ use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
-use crate::exchange::Keyed;
+use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
 use crate::time::Timestamp;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers, Value, ValueTable};
@@ -45,6 +45,7 @@ pub(super) struct SessionWindows<K: Key, V, A: Aggregate<V>> {
     lateness: i64,
     aggregate: A,
     store: KeyedStore,
+    ahead: Ahead,
     sessions: TableId<ValueTable<K, Sessions<A::Acc>>>,
     timers: TableId<Timers<K>>,
     watermark: Timestamp,
@@ -100,6 +101,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             lateness,
             aggregate,
             store,
+            ahead: Ahead::default(),
             sessions,
             timers,
             watermark: builder.restored_watermark(),
@@ -195,10 +197,12 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for SessionWindows<K, V, A> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.metrics.add_in(batch.len());
+        self.ahead.begin(batch);
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
         for (stamp, record) in batch.drain() {
             watch.at(&stamp);
+            self.ahead.step(&self.store);
             self.add(stamp, record)?;
         }
         drop(watch);

@@ -15,7 +15,7 @@ use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
-use crate::exchange::Keyed;
+use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
 use crate::time::Timestamp;
 use hashbrown::HashTable;
@@ -34,6 +34,7 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     lateness: i64,
     aggregate: A,
     store: KeyedStore,
+    ahead: Ahead,
     on_time: TableId<WindowTable<Slice, K, A::Acc>>,
     /// By window end: what came after it and within the allowed lateness.
     allowed_late: TableId<WindowTable<i64, K, A::Acc>>,
@@ -74,6 +75,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             out,
             late,
             store,
+            ahead: Ahead::default(),
             name,
         };
         let restored: Vec<Slice> = windows.store.table(windows.on_time).namespaces().collect();
@@ -288,10 +290,12 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for SliceWindows<K, V, A> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.metrics.add_in(batch.len());
+        self.ahead.begin(batch);
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
         for (stamp, record) in batch.drain() {
             watch.at(&stamp);
+            self.ahead.step(&self.store);
             // A partition that was idle may be behind windows that have fired without it: then it is late for them.
             let watermark = stamp.watermark.max(self.watermark);
             let slice = self.slices.slice_of(stamp.time);

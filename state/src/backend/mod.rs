@@ -3,6 +3,8 @@
 //! The store above writes to it only when memory runs out or a chain of deltas grows long, always in sorted batches.
 
 pub mod memory;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
 
 use std::ops::{ControlFlow, Range};
 

@@ -49,6 +49,9 @@ pub(crate) trait ErasedTable: Any + Send {
     /// Applies an operation of a delta, for rows of this store's key groups only.
     fn restore(&mut self, op: Op<'_>) -> Result<()>;
 
+    /// Brings what look-ups of these hashes will touch into the processor's cache.
+    fn warm(&self, _hashes: &[u64]) {}
+
     /// A number that is kept over restarts.
     fn counter(&self) -> u64 {
         0

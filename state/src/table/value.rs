@@ -159,6 +159,10 @@ impl<K: Key, V: StateValue> ErasedTable for ValueTable<K, V> {
         &self.scope
     }
 
+    fn warm(&self, hashes: &[u64]) {
+        self.map.warm(hashes);
+    }
+
     fn encode(&mut self, part: Part, delta: &mut DeltaWriter) -> Result<()> {
         let rows = Grouped { namespace: &[], groups: self.scope.groups };
         self.map.encode(&mut self.scope, &rows, part, delta)

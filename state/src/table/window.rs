@@ -335,6 +335,13 @@ impl<N: Namespace, K: Key, A: StateValue> ErasedTable for WindowTable<N, K, A> {
         &self.scope
     }
 
+    /// Most records are of the slice of the record before.
+    fn warm(&self, hashes: &[u64]) {
+        if let Some((_, slot)) = self.current {
+            self.maps[slot].warm(hashes);
+        }
+    }
+
     fn encode(&mut self, part: Part, delta: &mut DeltaWriter) -> Result<()> {
         for (&namespace, &slot) in &self.index {
             let bytes = namespace.to_bytes();
