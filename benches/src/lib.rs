@@ -1,5 +1,7 @@
 //! What the benchmark programs share.
 
+pub mod synthetic;
+
 /// The value after `name` on the command line.
 pub fn arguments(name: &str) -> Option<String> {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);

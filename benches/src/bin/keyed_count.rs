@@ -5,77 +5,16 @@
 //! turn, medians: the machine's mood hits all alike.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use rivermark::sink::{CommitError, Committer, Sink, SinkContext, SinkWriter};
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
 use rivermark::{
-    BoxError, Context, Engine, Flow, Options, ProcessFunction, Restart, StateBackend, Timestamp, Value, secs,
+    BoxError, Context, Engine, Flow, Options, ProcessFunction, Restart, StateBackend, Value, secs,
 };
+use rivermark_benches::synthetic::{Keys, Nowhere, key_of};
 use rivermark_benches::{arguments, median};
 use std::hint::black_box;
 use std::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// A cheap generator of well-spread keys (splitmix64).
-#[inline]
-fn key_of(n: u64, keys: u64) -> u64 {
-    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) % keys
-}
-
-struct Keys {
-    events: u64,
-    keys: u64,
-    partitions: u32,
-}
-
-struct KeysReader {
-    at: u64,
-    end: u64,
-    keys: u64,
-}
-
-impl Source for Keys {
-    type Item = u64;
-    type Reader = KeysReader;
-
-    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        Ok((0..self.partitions)
-            .map(|number| SourcePartition { number, name: format!("keys[{number}]") })
-            .collect())
-    }
-
-    fn reader(
-        &self,
-        partition: u32,
-        position: Option<&[u8]>,
-        _waker: Waker,
-        _cx: &ConnectorContext<'_>,
-    ) -> Result<KeysReader, BoxError> {
-        let share = self.events / u64::from(self.partitions);
-        let start = u64::from(partition) * share;
-        let at = position.map_or(Ok(start), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
-        Ok(KeysReader { at, end: start + share, keys: self.keys })
-    }
-}
-
-impl SourceReader<u64> for KeysReader {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, u64>) -> Result<Polled, BoxError> {
-        let end = self.end.min(self.at + max as u64);
-        for n in self.at..end {
-            records.push(n, Timestamp::MIN, key_of(n, self.keys));
-        }
-        self.at = end;
-        Ok(if end == self.end { Polled::Ended } else { Polled::Ready })
-    }
-
-    fn position(&self) -> Vec<u8> {
-        self.at.to_le_bytes().to_vec()
-    }
-}
 
 const COUNT: Value<u64> = Value::new("count");
 
@@ -87,48 +26,6 @@ impl ProcessFunction<u64, u64> for Counting {
 
     fn on_record(&mut self, _key: &u64, _record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
         cx.state(COUNT).update(|| 0, |count| *count += 1)
-    }
-}
-
-/// Takes nothing, for a flow whose result is its state.
-struct Nowhere;
-struct NowhereWriter;
-struct NowhereCommitter;
-
-impl Sink<()> for Nowhere {
-    type Writer = NowhereWriter;
-
-    fn writer(&self, _cx: &SinkContext<'_>) -> Result<NowhereWriter, BoxError> {
-        Ok(NowhereWriter)
-    }
-
-    fn committer(&self, _cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
-        Ok(Box::new(NowhereCommitter))
-    }
-}
-
-impl SinkWriter<()> for NowhereWriter {
-    fn write(&mut self, batch: &mut rivermark::sink::Batch<()>) -> Result<(), BoxError> {
-        batch.clear();
-        Ok(())
-    }
-
-    fn prepare(&mut self, _epoch: rivermark::sink::Epoch) -> Result<Option<Vec<u8>>, BoxError> {
-        Ok(None)
-    }
-}
-
-impl Committer for NowhereCommitter {
-    fn recover(&mut self, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        Ok(())
-    }
-
-    fn commit(&mut self, _epoch: rivermark::sink::Epoch, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        Ok(())
-    }
-
-    fn abort(&mut self, _epoch: rivermark::sink::Epoch, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        Ok(())
     }
 }
 
