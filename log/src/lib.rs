@@ -45,6 +45,7 @@ mod scan;
 mod segment;
 mod tail;
 mod topic;
+mod transaction;
 mod varint;
 
 pub use batch::RecordBatch;
@@ -62,3 +63,4 @@ pub use reader::{Isolation, Position, Reader};
 pub use record::{Headers, RecordHeader, RecordView, Records};
 pub use recovery::{Recovery, Truncated};
 pub use topic::Topic;
+pub use transaction::{PreparedEpoch, PreparedPartition, Transactional, TransactionalInfo};

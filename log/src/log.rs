@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::options::{LogOptions, TopicOptions};
 use crate::recovery::Recovery;
 use crate::topic::{self, Topic, check_name};
+use crate::transaction::{TopicSource, Transactional, TransactionalInfo, Transactions};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -28,10 +29,46 @@ pub struct Log {
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) environment: Arc<Environment>,
-    topics: RwLock<BTreeMap<String, Topic>>,
+struct Inner {
+    topics: Arc<Topics>,
+    /// `None`: the log is open read-only.
+    transactions: Option<Transactions>,
     recovery: Recovery,
+}
+
+/// The topics of an open log.
+#[derive(Debug)]
+struct Topics {
+    environment: Arc<Environment>,
+    open: RwLock<BTreeMap<String, Topic>>,
+}
+
+impl Topics {
+    /// In another process than the writer's: looks for topics that are new.
+    fn find(&self) -> Result<()> {
+        if !self.environment.is_read_only() {
+            return Ok(());
+        }
+        let mut topics = self.open.write();
+        for name in topic::list(&self.environment)? {
+            if let Entry::Vacant(vacant) = topics.entry(name) {
+                let topic = Topic::open(&self.environment, vacant.key(), &mut Recovery::default())?;
+                vacant.insert(topic);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TopicSource for Topics {
+    fn topic(&self, name: &str) -> Result<Topic> {
+        if let Some(topic) = self.open.read().get(name) {
+            return Ok(topic.clone());
+        }
+        self.find()?;
+        let topics = self.open.read();
+        topics.get(name).cloned().ok_or_else(|| Error::UnknownTopic { topic: name.to_owned() })
+    }
 }
 
 impl Log {
@@ -46,25 +83,27 @@ impl Log {
         for folder in [environment.topics(), environment.transactions()] {
             disk.create_dir_all(&folder).map_err(|e| Error::io("making", &folder, e))?;
         }
-        disk.sync_dir(&environment.directory).map_err(|e| Error::io("syncing", &environment.directory, e))?;
+        for folder in [&*environment.directory, parent(&environment.directory)] {
+            disk.sync_dir(folder).map_err(|e| Error::io("syncing", folder, e))?;
+        }
         let mut recovery = Recovery::default();
         let mut topics = BTreeMap::new();
         for name in topic::list(&environment)? {
             let topic = Topic::open(&environment, &name, &mut recovery)?;
             topics.insert(name, topic);
         }
-        Ok(Log { inner: Arc::new(Inner { environment, topics: RwLock::new(topics), recovery }) })
+        let topics = Arc::new(Topics { environment: Arc::clone(&environment), open: RwLock::new(topics) });
+        let transactions = Transactions::open(environment, &|name| topics.topic(name), &mut recovery)?;
+        Ok(Log { inner: Arc::new(Inner { topics, transactions: Some(transactions), recovery }) })
     }
 
     /// Opens the log in a folder for reading only, beside the process that writes to it, if there is one. Sees what that process appends, but
     /// not before looking: see [`Reader::wake_with`](crate::Reader::wake_with).
     pub fn open_read_only(directory: impl AsRef<Path>, options: LogOptions) -> Result<Log> {
         let environment = Arc::new(Environment::of_reader(directory.as_ref(), options));
-        let log = Log {
-            inner: Arc::new(Inner { environment, topics: RwLock::default(), recovery: Recovery::default() }),
-        };
-        log.find_topics()?;
-        Ok(log)
+        let topics = Arc::new(Topics { environment, open: RwLock::default() });
+        topics.find()?;
+        Ok(Log { inner: Arc::new(Inner { topics, transactions: None, recovery: Recovery::default() }) })
     }
 
     /// What opening it had to repair.
@@ -77,10 +116,10 @@ impl Log {
     /// # Errors
     /// [`Error::TopicExists`] if there is one of that name, whatever its options.
     pub fn create_topic(&self, name: &str, options: TopicOptions) -> Result<Topic> {
-        let environment = &self.inner.environment;
+        let environment = &self.inner.topics.environment;
         environment.check_writer("creating a topic")?;
         check_name(name)?;
-        let mut topics = self.inner.topics.write();
+        let mut topics = self.inner.topics.open.write();
         if topics.contains_key(name) {
             return Err(Error::TopicExists { topic: name.to_owned() });
         }
@@ -108,33 +147,33 @@ impl Log {
 
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        if let Some(topic) = self.inner.topics.read().get(name) {
-            return Ok(topic.clone());
-        }
-        self.find_topics()?;
-        let topics = self.inner.topics.read();
-        topics.get(name).cloned().ok_or_else(|| Error::UnknownTopic { topic: name.to_owned() })
+        self.inner.topics.topic(name)
     }
 
     /// All topics, by name.
     pub fn topics(&self) -> Result<Vec<Topic>> {
-        self.find_topics()?;
-        Ok(self.inner.topics.read().values().cloned().collect())
+        self.inner.topics.find()?;
+        Ok(self.inner.topics.open.read().values().cloned().collect())
     }
 
-    /// In another process than the writer's: looks for topics that are new.
-    fn find_topics(&self) -> Result<()> {
-        if !self.inner.environment.is_read_only() {
-            return Ok(());
-        }
-        let mut topics = self.inner.topics.write();
-        for name in topic::list(&self.inner.environment)? {
-            if let Entry::Vacant(vacant) = topics.entry(name) {
-                let topic = Topic::open(&self.inner.environment, vacant.key(), &mut Recovery::default())?;
-                vacant.insert(topic);
-            }
-        }
-        Ok(())
+    fn transactions(&self, attempt: &'static str) -> Result<&Transactions> {
+        self.inner.transactions.as_ref().ok_or(Error::ReadOnly { attempt })
+    }
+
+    /// Takes a transactional id over, for a generation from 1 on, and fences all lower ones: their handles can neither append nor prepare nor commit. Epochs that
+    /// they had open are thrown away, those prepared are kept: see [`Transactional::prepared`]. The same generation again gives
+    /// another handle to the same.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a higher generation holds it.
+    pub fn transactional(&self, id: &str, generation: u64) -> Result<Transactional> {
+        let topics = Arc::clone(&self.inner.topics);
+        self.transactions("opening a transactional id")?.take(id, generation, topics)
+    }
+
+    /// All transactional ids that were ever opened, with their prepared epochs.
+    pub fn transactional_ids(&self) -> Result<Vec<TransactionalInfo>> {
+        Ok(self.transactions("listing transactional ids")?.list())
     }
 
     /// Makes everything that has been appended so far durable.
@@ -153,6 +192,14 @@ impl Log {
                 partition.sync_if_due(now_ms)?;
             }
         }
+        if let Some(transactions) = &self.inner.transactions {
+            transactions.maintain(&|name| self.topic(name))?;
+        }
         Ok(())
     }
+}
+
+/// The folder that the log's own name is in.
+fn parent(directory: &Path) -> &Path {
+    directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -474,12 +474,16 @@ impl Partition {
         self.synced.notify_all();
     }
 
-    /// From now on, read-committed readers see nothing that is appended, until [`Partition::release`].
-    pub(crate) fn hold(&self, token: u64) -> Result<()> {
+    /// From now on, read-committed readers see nothing that is appended, nor what an interrupted commit of this epoch has left, until
+    /// [`Partition::release`].
+    pub(crate) fn hold(&self, producer: u64, epoch: u64) -> Result<()> {
         let mut writer = self.writer("committing")?;
-        if writer.holds.iter().all(|(held, _)| *held != token) {
+        if writer.holds.iter().all(|(held, _)| *held != producer) {
             let end = writer.segment.extent().next_offset;
-            writer.holds.push((token, end));
+            let held = writer.producers.begin_of(producer, epoch).unwrap_or(end);
+            writer.holds.push((producer, held));
+            // Lower only when the log is being opened: before, the epoch's first record was appended under a hold.
+            self.stable.fetch_min(held, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -499,10 +503,10 @@ impl Partition {
     }
 
     /// Lets readers see what was held back.
-    pub(crate) fn release(&self, token: u64) {
+    pub(crate) fn release(&self, producer: u64) {
         let Role::Writer(writer) = &self.role else { return };
         let mut writer = writer.lock();
-        writer.holds.retain(|(held, _)| *held != token);
+        writer.holds.retain(|(held, _)| *held != producer);
         let synced = self.syncs.lock().end;
         let end = writer.segment.extent().next_offset;
         let end = if self.environment.durability == Durability::Always { end.min(synced) } else { end };

@@ -21,6 +21,8 @@ struct Producer {
     epoch: Option<u64>,
     next_sequence: u64,
     last_offset: u64,
+    /// Offset of the first record of the epoch.
+    epoch_begin: u64,
     recent: VecDeque<Recent>,
 }
 
@@ -66,6 +68,11 @@ impl Producers {
             .map_or(0, |known| known.next_sequence)
     }
 
+    /// Where the records of an epoch begin, if any are in the partition.
+    pub(crate) fn begin_of(&self, producer: u64, epoch: u64) -> Option<u64> {
+        self.by_id.get(&producer).filter(|known| known.epoch == Some(epoch)).map(|known| known.epoch_begin)
+    }
+
     /// Notes a batch that is in the partition.
     pub(crate) fn note(&mut self, header: &Header) {
         if header.producer == 0 {
@@ -77,6 +84,9 @@ impl Producers {
         // In a compacted batch records may be missing, but sequences and offsets still go together.
         let records = header.last_delta + 1;
         let producer = self.by_id.entry(header.producer).or_default();
+        if producer.epoch != header.epoch {
+            producer.epoch_begin = header.base_offset;
+        }
         producer.epoch = header.epoch;
         producer.next_sequence = header.sequence.saturating_add(u64::from(records));
         producer.last_offset = header.next_offset() - 1;
@@ -111,7 +121,12 @@ impl Producers {
             for n in [id, u64::from(producer.epoch.is_some()), producer.epoch.unwrap_or_default()] {
                 put(n);
             }
-            for n in [producer.next_sequence, producer.last_offset, producer.recent.len() as u64] {
+            for n in [
+                producer.next_sequence,
+                producer.last_offset,
+                producer.epoch_begin,
+                producer.recent.len() as u64,
+            ] {
                 put(n);
             }
             for recent in &producer.recent {
@@ -137,13 +152,13 @@ impl Producers {
         for _ in 0..next()? {
             let (id, has_epoch, epoch) = (next()?, next()?, next()?);
             let epoch = (has_epoch != 0).then_some(epoch);
-            let (next_sequence, last_offset) = (next()?, next()?);
+            let (next_sequence, last_offset, epoch_begin) = (next()?, next()?, next()?);
             let mut recent = VecDeque::new();
             for _ in 0..next()? {
                 let (sequence, records, base_offset) = (next()?, u32::try_from(next()?).ok()?, next()?);
                 recent.push_back(Recent { sequence, records, base_offset });
             }
-            producers.by_id.insert(id, Producer { epoch, next_sequence, last_offset, recent });
+            producers.by_id.insert(id, Producer { epoch, next_sequence, last_offset, epoch_begin, recent });
         }
         Some(producers)
     }

@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// How the process or the machine goes down.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Crash {
     /// The process is killed; the operating system keeps what it wrote.
     Process,
@@ -127,6 +127,11 @@ impl MemoryDisk {
     /// Gives all files together so many bytes, or no limit. A write beyond writes what fits and fails.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
+    }
+
+    /// Bytes that all files together take.
+    pub fn used(&self) -> u64 {
+        self.state.lock().used()
     }
 
     /// How many operations have changed the disk or made changes durable so far.
