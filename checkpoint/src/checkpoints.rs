@@ -8,6 +8,7 @@
 //! `<flow>/<version>/files/..` ([`crate::files`]).
 
 mod error;
+mod scan;
 mod writer;
 
 use std::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::{Corruption, Error};
+use scan::Scan;
 pub use writer::{Collected, Writer};
 
 use crate::files::{Digest, FileRef};
@@ -99,12 +101,6 @@ pub struct Checkpoints {
     history: History,
 }
 
-/// Every entry of a history that can be read, and those that cannot.
-pub(crate) struct Scan {
-    /// In order of slot.
-    pub(crate) entries: Vec<(Slot, Result<Entry, Error>)>,
-}
-
 impl Checkpoints {
     /// The checkpoints of `flow` in `store`. Touches nothing.
     ///
@@ -123,7 +119,8 @@ impl Checkpoints {
     /// kept by [`Writer::collect`]. For `owner` and the time see [`crate::history::Fencing::new`].
     ///
     /// # Errors
-    /// The store failed. Calling again is always right.
+    /// The store failed, or another process claimed a generation in the same moment and has won. Calling again is always
+    /// safe; after a lost race it takes the flow over from the winner.
     pub fn fence(&self, owner: &str, now_ms: i64, retained: NonZeroUsize) -> Result<Writer, Error> {
         let fenced = self.history.fence(owner, now_ms);
         let fenced = fenced.map_err(|reason| Error::Fence { flow: self.flow.name.clone(), reason })?;
@@ -136,8 +133,9 @@ impl Checkpoints {
     /// # Errors
     /// The store failed.
     pub fn list(&self) -> Result<Vec<Summary>, Error> {
-        let entries = self.scan()?.entries.into_iter();
-        Ok(entries.filter_map(|(slot, entry)| Some(self.summary(slot, &manifest_of(entry.ok()?)?))).collect())
+        let mut scan = self.scan(None)?;
+        scan.read_all(self)?;
+        Ok(scan.manifests().map(|(slot, manifest)| self.summary(slot, manifest)).rev().collect())
     }
 
     /// Reads the checkpoint of `epoch` without claiming anything, for queries and inspection.
@@ -145,7 +143,8 @@ impl Checkpoints {
     /// # Errors
     /// There is none, it is damaged, or the store failed.
     pub fn inspect(&self, epoch: Epoch) -> Result<Manifest, Error> {
-        let found = self.scan()?.checkpoint(epoch);
+        let mut scan = self.scan(None)?;
+        let found = scan.find(self, RestoreFrom::Epoch(epoch))?;
         found.map(|(_, manifest)| manifest).ok_or_else(|| self.no_such_epoch(epoch))
     }
 
@@ -179,15 +178,11 @@ impl Checkpoints {
         Ok(bytes)
     }
 
-    /// Every entry of the flow's history.
-    pub(crate) fn scan(&self) -> Result<Scan, Error> {
-        let mut entries = Vec::new();
-        for slot in self.history.list()? {
-            // Collected since the listing: as if it had come later.
-            let Some(bytes) = self.history.get(slot)? else { continue };
-            entries.push((slot, self.decode(slot, &bytes)));
-        }
-        Ok(Scan { entries })
+    /// The flow's history below a slot, of which nothing is read yet.
+    fn scan(&self, below: Option<Slot>) -> Result<Scan, Error> {
+        let mut slots = self.history.list()?;
+        slots.retain(|slot| below.is_none_or(|below| *slot < below));
+        Ok(Scan::new(slots))
     }
 
     fn decode(&self, slot: Slot, bytes: &[u8]) -> Result<Entry, Error> {
@@ -221,52 +216,6 @@ impl Checkpoints {
             state_bytes: manifest.files().map(|file| file.content.bytes).sum(),
             object: self.history.name(slot),
         }
-    }
-}
-
-impl Scan {
-    /// The slot of what [`RestoreFrom::Latest`] means, intact or not.
-    fn head(&self) -> Option<Slot> {
-        self.entries.iter().rev().find_map(|(slot, entry)| match entry {
-            Ok(Entry::Fence { .. }) => None,
-            Ok(Entry::Rewind { to_slot, .. }) => Some(*to_slot),
-            Ok(Entry::Manifest(_)) | Err(_) => Some(*slot),
-        })
-    }
-
-    /// The slot of the newest entry that is or may be a checkpoint.
-    fn newest(&self) -> Option<Slot> {
-        let checkpoint = |entry: &Result<Entry, Error>| matches!(entry, Ok(Entry::Manifest(_)) | Err(_));
-        self.entries.iter().rev().find(|(_, entry)| checkpoint(entry)).map(|(slot, _)| *slot)
-    }
-
-    /// The first epoch that no entry uses. A damaged entry may have used one more than those that can be read.
-    fn next_epoch(&self) -> Epoch {
-        let epoch = |entry: &Entry| match entry {
-            Entry::Manifest(manifest) => manifest.epoch.0,
-            Entry::Rewind { to_epoch, .. } => to_epoch.0,
-            Entry::Fence { .. } => 0,
-        };
-        let newest = self.entries.iter().filter_map(|(_, entry)| entry.as_ref().ok().map(epoch)).max();
-        let damaged = self.entries.iter().filter(|(_, entry)| entry.is_err()).count() as u64;
-        Epoch(newest.unwrap_or(0) + damaged + 1)
-    }
-
-    /// The newest intact checkpoint of `epoch`, and its slot.
-    fn checkpoint(self, epoch: Epoch) -> Option<(Slot, Manifest)> {
-        let mut intact = self
-            .entries
-            .into_iter()
-            .rev()
-            .filter_map(|(slot, entry)| Some((slot, manifest_of(entry.ok()?)?)));
-        intact.find(|(_, manifest)| manifest.epoch == epoch)
-    }
-}
-
-fn manifest_of(entry: Entry) -> Option<Manifest> {
-    match entry {
-        Entry::Manifest(manifest) => Some(*manifest),
-        _ => None,
     }
 }
 

@@ -26,6 +26,9 @@
 //! is owed with the next epoch: the coordinator carries acknowledged tokens over ([`Action::Cancel`] says what a task
 //! does). Tokens are aborted only at recovery, when their records are produced again.
 //!
+//! *What the driver owes:* actions for one task reach it in order, and what it says arrives in order; an event of an
+//! earlier attempt never reaches a later coordinator.
+//!
 //! *Finished tasks* (bounded sources) still acknowledge. When all have finished, one more epoch is begun, so that the
 //! last results are committed too.
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Checkpoints, Error, Recovered, RestoreFrom, Scan, Source, unreadable};
+use super::scan::Scan;
+use super::{Checkpoints, Error, Recovered, RestoreFrom, Source, unreadable};
 use crate::coordinator::StoreReply;
 use crate::files::{self, Digest, FileRef};
 use crate::history::{Entry, Fenced, Slot};
@@ -21,6 +22,8 @@ pub struct Writer {
     /// The slot that this generation's next entry goes to.
     next: Mutex<Slot>,
     ledger: Mutex<Ledger>,
+    /// Slots below the fence that are not in the ledger yet.
+    unread: Mutex<Vec<Slot>>,
 }
 
 /// What a collection did.
@@ -37,7 +40,7 @@ pub struct Collected {
 impl Writer {
     pub(super) fn new(checkpoints: Checkpoints, fenced: Fenced, retained: NonZeroUsize) -> Self {
         let ledger = Mutex::new(Ledger::new(fenced.generation, retained));
-        Self { checkpoints, fenced, next: Mutex::new(fenced.slot + 1), ledger }
+        Self { checkpoints, fenced, next: Mutex::new(fenced.slot + 1), ledger, unread: Mutex::default() }
     }
 
     /// The generation that this writer claimed.
@@ -57,29 +60,23 @@ impl Writer {
     /// # Errors
     /// The checkpoint is damaged or not there, another process runs the flow now, or the store failed.
     pub fn read(&self, from: RestoreFrom) -> Result<Recovered, Error> {
-        let mut scan = self.checkpoints.scan()?;
-        scan.entries.retain(|(slot, _)| *slot < self.fenced.slot);
-        self.enter_into_ledger(&scan);
-        let (head, newest, next_epoch) = (scan.head(), scan.newest(), scan.next_epoch());
-        let mut damaged = Vec::new();
-        let chosen = match from {
-            RestoreFrom::Latest => self.latest(scan)?,
-            RestoreFrom::LatestValid => self.latest_valid(scan, &mut damaged)?,
-            RestoreFrom::Epoch(epoch) => {
-                Some(scan.checkpoint(epoch).ok_or_else(|| self.checkpoints.no_such_epoch(epoch))?)
-            }
-        };
+        let mut scan = self.checkpoints.scan(Some(self.fenced.slot))?;
+        let chosen = scan.find(&self.checkpoints, from)?;
         let slot = chosen.as_ref().map(|(slot, _)| *slot);
-        let rewound = slot != newest;
+        let rewound = slot != scan.newest();
+        let damaged = self.damaged_above(&scan, slot);
+        self.enter_into_ledger(&scan);
         if let Some((slot, manifest)) = &chosen {
             // A rewind that an earlier generation recorded stands, and moves the head.
-            if head != Some(*slot) {
+            if scan.head() != Some(*slot) {
                 self.rewind(*slot, manifest.epoch, &damaged)?;
             }
             if !rewound {
                 self.ledger.lock().build_on(manifest);
             }
         }
+        let next_epoch = scan.next_epoch();
+        *self.unread.lock() = scan.into_unread();
         let checkpoint = chosen.map(|(_, manifest)| Arc::new(manifest));
         Ok(Recovered { checkpoint, next_epoch, rewound, damaged })
     }
@@ -133,11 +130,13 @@ impl Writer {
         self.ledger.lock().keep(epoch, file)
     }
 
-    /// Deletes expired checkpoints and the files that nobody needs any more. Costs a listing of the flow's files.
+    /// Deletes expired checkpoints and the files that nobody needs any more. Costs a listing of the flow's files, and the
+    /// first time reading what is left of the history below the checkpoint restored.
     ///
     /// # Errors
     /// The store failed; what is left is found by the next collection.
     pub fn collect(&self) -> Result<Collected, Error> {
+        self.read_the_rest()?;
         let mut collected = Collected::default();
         let expired = self.ledger.lock().expired();
         for slot in expired {
@@ -160,7 +159,7 @@ impl Writer {
 
     fn enter_into_ledger(&self, scan: &Scan) {
         let mut ledger = self.ledger.lock();
-        for (slot, entry) in &scan.entries {
+        for (slot, entry) in scan.entries() {
             match entry {
                 Ok(Entry::Fence { .. }) => {}
                 Ok(Entry::Manifest(manifest)) => {
@@ -172,54 +171,25 @@ impl Writer {
         }
     }
 
-    /// The checkpoint at the end of the line of history.
-    fn latest(&self, scan: Scan) -> Result<Option<(Slot, Manifest)>, Error> {
-        let mut wanted = None;
-        for (slot, entry) in scan.entries.into_iter().rev() {
-            if wanted.is_some_and(|wanted| wanted != slot) {
-                continue;
-            }
-            match entry? {
-                Entry::Manifest(manifest) => return Ok(Some((slot, *manifest))),
-                Entry::Rewind { to_slot, .. } => wanted = Some(to_slot),
-                Entry::Fence { .. } => {}
-            }
-        }
-        match wanted {
-            Some(slot) => {
-                let object = self.checkpoints.history.name(slot);
-                Err(Error::MissingFile { file: "manifest".to_owned(), object })
-            }
-            None => Ok(None),
-        }
+    fn damaged_above(&self, scan: &Scan, slot: Option<Slot>) -> Vec<(String, String)> {
+        let named = |(slot, error): (Slot, &Error)| {
+            let object = self.checkpoints.history.name(slot);
+            tracing::warn!(%object, %error, "passing over a damaged checkpoint entry");
+            (object, error.to_string())
+        };
+        scan.damaged_above(slot.unwrap_or(0)).map(named).collect()
     }
 
-    /// The newest intact checkpoint of the line of history, past whatever is damaged.
-    fn latest_valid(
-        &self,
-        scan: Scan,
-        damaged: &mut Vec<(String, String)>,
-    ) -> Result<Option<(Slot, Manifest)>, Error> {
-        let mut below = Slot::MAX;
-        let mut newest_damage = None;
-        for (slot, entry) in scan.entries.into_iter().rev() {
-            if slot > below {
-                continue;
-            }
-            match entry {
-                Ok(Entry::Manifest(manifest)) => return Ok(Some((slot, *manifest))),
-                Ok(Entry::Rewind { to_slot, .. }) => below = to_slot,
-                Ok(Entry::Fence { .. }) => {}
-                Err(error) => {
-                    let object = self.checkpoints.history.name(slot);
-                    tracing::warn!(%object, %error, "passing over a damaged checkpoint entry");
-                    damaged.push((object, error.to_string()));
-                    newest_damage.get_or_insert(error);
-                }
-            }
+    /// Reads the entries that recovery had no need of. They must be known before anything may be deleted.
+    fn read_the_rest(&self) -> Result<(), Error> {
+        let mut unread = self.unread.lock();
+        if !unread.is_empty() {
+            let mut scan = Scan::new(unread.clone());
+            scan.read_all(&self.checkpoints)?;
+            self.enter_into_ledger(&scan);
+            unread.clear();
         }
-        // Starting from nothing because nothing can be read is not for us to decide.
-        newest_damage.map_or(Ok(None), Err)
+        Ok(())
     }
 
     /// Records that this generation continues from the checkpoint in `to_slot`.

@@ -139,7 +139,7 @@ pub enum Event {
     },
 }
 
-/// What became of a store. [`crate::Checkpoints::store`] and [`crate::history::Append`] return it.
+/// What became of a store. [`crate::Writer::store`] and [`crate::history::Append`] return it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StoreReply {
     /// The manifest is stored.

@@ -208,10 +208,10 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     fn fetch_file(&self, name: &str, to: &Path, link: bool) -> Result<bool, StoreError> {
-        // The file would be there after a lost reply, and stand in the way of the next attempt.
-        let call = || self.inner.fetch_file(name, to, link);
-        let outcome = self.with_fault("get", name, call, || {});
-        if outcome.is_err() {
+        let existed = to.exists();
+        let outcome = self.with_fault("get", name, || self.inner.fetch_file(name, to, link), || {});
+        // What a lost reply leaves behind would stand in the way of the next attempt.
+        if outcome.is_err() && !existed {
             let _ = std::fs::remove_file(to);
         }
         outcome

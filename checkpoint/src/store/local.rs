@@ -8,10 +8,13 @@
 //! A crash leaves either nothing under the name or all of it. What fails before the link certainly did not happen; a
 //! failure of the link's fsync may have. A file already on this file system is linked without a copy.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::{Certainty, Listed, Put, Store, StoreError, check_name, invalid_name};
 
@@ -21,12 +24,15 @@ const TEMPORARY: &str = ".tmp";
 /// A [`Store`] in a directory of a local (or well-behaved network) file system.
 ///
 /// Several processes may use one directory at once. Temporary files of processes that died stay behind in `.tmp`
-/// until [`LocalStore::open`] finds their process gone.
+/// until [`LocalStore::open`] finds their process gone (on Linux). A process of another host or container counts as
+/// gone: at worst a put of its fails, for certain, and is repeated.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
     /// Names temporary files uniquely within this process.
     counter: AtomicU64,
+    /// Folders whose own entries this store has made durable.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl LocalStore {
@@ -35,7 +41,7 @@ impl LocalStore {
     /// # Errors
     /// The directory cannot be created or made durable.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let store = Self { root: root.into(), counter: AtomicU64::new(0) };
+        let store = Self { root: root.into(), counter: AtomicU64::new(0), durable: Mutex::default() };
         let prepare = || {
             fs::create_dir_all(store.root.join(TEMPORARY))?;
             sync_folder(&store.root)?;
@@ -119,9 +125,10 @@ impl LocalStore {
         Ok(put)
     }
 
-    /// Creates `folder` and makes each new level of it durable.
+    /// Creates `folder` and makes its entry, and those above it, durable: once a folder and store, also if it is there
+    /// already, for another process may have created it a moment ago.
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        if folder.exists() {
+        if folder == self.root || self.durable.lock().contains(folder) {
             return Ok(());
         }
         let parent = folder.parent().unwrap_or(&self.root);
@@ -130,7 +137,9 @@ impl LocalStore {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        sync_folder(parent)
+        sync_folder(parent)?;
+        self.durable.lock().insert(folder.to_owned());
+        Ok(())
     }
 
     /// Puts what `fill` writes, through a temporary file.
@@ -213,11 +222,10 @@ impl Store for LocalStore {
 
     fn fetch_file(&self, name: &str, to: &Path, link: bool) -> Result<bool, StoreError> {
         let from = self.path("get", name)?;
-        let copy = || io::copy(&mut File::open(&from)?, &mut File::create_new(to)?).map(drop);
         let outcome = match link.then(|| fs::hard_link(&from, to)) {
-            Some(Err(error)) if cannot_link(&error) => copy(),
+            Some(Err(error)) if cannot_link(&error) => copy(&from, to),
             Some(linked) => linked,
-            None => copy(),
+            None => copy(&from, to),
         };
         match outcome {
             Ok(()) => Ok(true),
@@ -243,6 +251,13 @@ impl Store for LocalStore {
             _ => Ok(()),
         }
     }
+}
+
+/// Copies to a new file, of which nothing stays if it fails.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut target = File::create_new(to)?;
+    io::copy(&mut source, &mut target).map(drop).inspect_err(|_| drop(fs::remove_file(to)))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rivermark_checkpoint::{
-    Action, Blob, Checkpoints, Coordinator, Epoch, Event, FlowId, Job, Manifest, Options, PartitionState,
-    Parts, Prepared, RestoreFrom, SourcePart, Store, TaskId, Writer,
+    Action, Blob, Checkpoints, Coordinator, Epoch, Event, FileRef, FileRole, FlowId, Generation, Job,
+    KeyGroups, Manifest, Options, PartitionState, Parts, Prepared, RestoreFrom, SourcePart, StateFile, Store,
+    TaskId, TaskState, Writer,
 };
 
 pub fn flow() -> FlowId {
@@ -121,5 +122,29 @@ impl Process {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+/// A manifest of an epoch with these files.
+pub fn manifest(generation: Generation, epoch: Epoch, files: Vec<FileRef>) -> Manifest {
+    let name =
+        |(number, content)| StateFile { name: format!("file-{number}"), role: FileRole::Base, content };
+    let files = files.into_iter().enumerate().map(name).collect();
+    let groups = KeyGroups { start: 0, end: 128 };
+    let state = TaskState { task: TaskId(0), groups, files, meta: Blob::default() };
+    Manifest {
+        flow: flow().name,
+        version: flow().version,
+        epoch,
+        generation,
+        parent: None,
+        created_at_ms: 0,
+        key_groups: 128,
+        workers: 1,
+        sources: BTreeMap::new(),
+        operators: [("operator".to_owned(), vec![state])].into(),
+        sinks: BTreeMap::new(),
+        watermarks: BTreeMap::new(),
+        counters: BTreeMap::new(),
     }
 }
