@@ -11,6 +11,9 @@ use crate::scan::find_valid;
 use crate::segment::{Extent, Indexed, Segment};
 use std::sync::Arc;
 
+/// How often a follower looks again when files vanish under its eyes.
+const RELOADS: usize = 10;
+
 /// What a follower remembers between two looks.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
@@ -79,7 +82,16 @@ impl Follower {
 
     /// Takes note of segments that were added, removed or compacted.
     pub(crate) fn reload(&mut self, partition: &Partition) -> Result<()> {
-        let mut segments = partition.opening().for_follower()?;
+        let mut segments = None;
+        for _ in 0..RELOADS {
+            segments = match partition.opening().for_follower() {
+                // Between listing and opening a file, the writer may have removed it.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                loaded => Some(loaded?),
+            };
+            break;
+        }
+        let Some(mut segments) = segments else { return partition.opening().for_follower().map(|_| ()) };
         // What has been walked over need not be again.
         if let (Some(old), Some(new)) = (partition.segments().last(), segments.last_mut())
             && old.base == new.base

@@ -28,6 +28,7 @@
 
 mod batch;
 mod clock;
+mod compaction;
 mod compression;
 mod disk;
 mod environment;
@@ -41,12 +42,14 @@ mod producers;
 mod reader;
 mod record;
 mod recovery;
+mod retention;
 mod scan;
 mod segment;
 mod tail;
 mod topic;
 mod transaction;
 mod varint;
+mod verify;
 
 pub use batch::RecordBatch;
 pub use clock::{Clock, SystemClock};
@@ -64,3 +67,4 @@ pub use record::{Headers, RecordHeader, RecordView, Records};
 pub use recovery::{Recovery, Truncated};
 pub use topic::Topic;
 pub use transaction::{PreparedEpoch, PreparedPartition, Transactional, TransactionalInfo};
+pub use verify::Verification;

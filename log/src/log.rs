@@ -7,12 +7,15 @@
 //! | `topics/NAME/PARTITION/` | its segments |
 //! | `transactions/ID/` | epochs that are not committed yet |
 
+use crate::compaction::compact;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::options::{LogOptions, TopicOptions};
+use crate::partition::Partition;
 use crate::recovery::Recovery;
 use crate::topic::{self, Topic, check_name};
 use crate::transaction::{TopicSource, Transactional, TransactionalInfo, Transactions};
+use crate::verify::{Verification, verify};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -181,21 +184,49 @@ impl Log {
         self.topics()?.iter().try_for_each(Topic::sync)
     }
 
+    /// Reads everything through, and reports what is damaged. Costs reading the whole log.
+    pub fn verify(&self) -> Result<Verification> {
+        let mut found = Verification::default();
+        for topic in self.topics()? {
+            for partition in topic.all() {
+                partition.refresh()?;
+                verify(partition, &mut found);
+            }
+        }
+        Ok(found)
+    }
+
     /// Does what time asks for: syncs what is due, removes what retention no longer keeps, compacts. To be called now and then, say every
     /// second, from any thread; the log has no thread of its own. In a log opened read-only it looks for new records.
     ///
     /// `now_ms` is the time in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The first, after everything else has been done that could be.
     pub fn maintain(&self, now_ms: i64) -> Result<()> {
+        let mut outcome = Ok(());
         for topic in self.topics()? {
             for partition in topic.all() {
-                partition.refresh()?;
-                partition.sync_if_due(now_ms)?;
+                let done = match self.inner.transactions {
+                    Some(_) => maintain(partition, now_ms),
+                    None => partition.refresh().map(|_| ()),
+                };
+                outcome = outcome.and(done);
             }
         }
-        if let Some(transactions) = &self.inner.transactions {
-            transactions.maintain(&|name| self.topic(name))?;
+        match &self.inner.transactions {
+            Some(transactions) => outcome.and(transactions.maintain(&|name| self.topic(name))),
+            None => outcome,
         }
-        Ok(())
+    }
+}
+
+fn maintain(partition: &Partition, now_ms: i64) -> Result<()> {
+    partition.sync_if_due(now_ms)?;
+    partition.retain(now_ms)?;
+    match &partition.options.compaction {
+        Some(compaction) => compact(partition, compaction, now_ms),
+        None => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::options::{Durability, TopicOptions};
 use crate::producers::{Producers, Verdict};
 use crate::record::Records;
 use crate::recovery::{Opened, Opening, Recovery};
+use crate::retention::{expired, is_stale};
 use crate::scan::Expected;
 use crate::segment::{Extent, Segment, producers_name};
 use crate::tail::Tail;
@@ -376,11 +377,9 @@ impl Partition {
         }
         let indexed = closed.indexed();
         let base = indexed.extent.next_offset;
-        if !writer.producers.is_empty() {
-            let path = self.directory.join(producers_name(base));
-            crate::disk::replace(&**disk, &path, &writer.producers.encode())
-                .map_err(|e| Error::io("writing the table of producers", &path, e))?;
-        }
+        let path = self.directory.join(producers_name(base));
+        crate::disk::replace(&**disk, &path, &writer.producers.encode())
+            .map_err(|e| Error::io("writing the table of producers", &path, e))?;
         self.opening().write_index(closed.base, &indexed);
         let segment = Arc::new(Segment::new(&self.directory, base, Extent::empty(base), Some(Vec::new())));
         let file = disk.create(&segment.path).map_err(|e| Error::io("creating", &segment.path, e))?;
@@ -513,6 +512,39 @@ impl Partition {
         self.stable.fetch_max(writer.stable_end(end), Ordering::SeqCst);
         drop(writer);
         self.tail.ring();
+    }
+
+    /// Removes what retention no longer keeps. Readers that have a removed segment open can read it to its end.
+    pub(crate) fn retain(&self, now_ms: i64) -> Result<()> {
+        let retention = &self.options.retention;
+        if retention.time.is_none() && retention.bytes.is_none() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.upkeep.lock();
+        if self.segments().last().is_some_and(|last| is_stale(&last.extent(), retention, now_ms)) {
+            self.roll_now()?;
+        }
+        let removed = self.replace_segments(|segments| {
+            let extents: Vec<Extent> = segments.iter().map(|segment| segment.extent()).collect();
+            let Some((active, closed)) = extents.split_last() else { return Ok((Vec::new(), Vec::new())) };
+            let count = expired(closed, active.bytes, retention, now_ms);
+            Ok((segments[count..].to_vec(), segments[..count].to_vec()))
+        })?;
+        // The oldest first: a crash in between leaves no hole. The index last: without its segment it is known to be left over.
+        for path in
+            removed.iter().flat_map(|segment| [segment.path.clone(), segment.path.with_extension("index")])
+        {
+            match self.environment.disk.remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("removing the expired", &path, error));
+                }
+                _ => {}
+            }
+        }
+        if removed.is_empty() {
+            return Ok(());
+        }
+        self.environment.disk.sync_dir(&self.directory).map_err(|e| Error::io("syncing", &self.directory, e))
     }
 
     /// Closes the last segment if it holds anything, so that retention and compaction can reach it.

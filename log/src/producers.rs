@@ -106,10 +106,6 @@ impl Producers {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
     /// The table as bytes, with a checksum.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; 4];

@@ -215,11 +215,6 @@ impl Segment {
     pub(crate) fn indexed(&self) -> Indexed {
         Indexed { extent: self.extent(), entries: self.growing.read().clone().unwrap_or_default() }
     }
-
-    /// The file's name, for errors.
-    pub(crate) fn name(&self) -> String {
-        log_name(self.base)
-    }
 }
 
 /// Stands for a file that nobody has open.

@@ -192,6 +192,11 @@ impl Topic {
         Ok(partition.info())
     }
 
+    /// Closes the last segment of every partition and begins another, so that retention and compaction reach what has been appended.
+    pub fn roll(&self) -> Result<()> {
+        self.inner.partitions.iter().try_for_each(|partition| partition.roll_now())
+    }
+
     /// Makes everything appended to all partitions so far durable.
     pub fn sync(&self) -> Result<()> {
         self.inner.partitions.iter().try_for_each(|partition| partition.sync_to(partition.end()))
