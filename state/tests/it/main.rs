@@ -1,4 +1,5 @@
 //! Tests of keyed state through its public API.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod backend;
 mod model;

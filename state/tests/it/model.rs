@@ -499,3 +499,16 @@ proptest! {
         run(&MemoryBackends, &steps, budget);
     }
 }
+
+#[cfg(feature = "rocksdb")]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_over_rocksdb_is_a_set_of_plain_maps(steps in steps(250), budget in prop_oneof![Just(usize::MAX), Just(0)]) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = RocksOptions { cache: 8 << 20, write_buffers: 4 << 20, background_jobs: 2 };
+        let backends = RocksBackends::new(folder.path(), &MemoryBudget::unlimited(), options).unwrap();
+        run(&backends, &steps, budget);
+    }
+}
