@@ -13,14 +13,13 @@
 //! Offsets are kept, so compacted partitions have gaps, as in Kafka; readers pass over them.
 
 use crate::batch::{Author, RecordBatch};
-use crate::compression::Decompressor;
+use crate::batches::Batches;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
-use crate::header::{HEADER_BYTES, Header};
+use crate::header::Header;
 use crate::options::{COMPACTION_MEMORY_BYTES, Compaction};
 use crate::partition::Partition;
-use crate::record::{RecordView, Records};
-use crate::scan::{Next, Window, next};
+use crate::record::RecordView;
 use crate::segment::{Extent, Indexed, Segment, log_name};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -153,7 +152,7 @@ fn plan(
     let mut plan = Plan { last: HashMap::new(), below: from, forgettable_below };
     let mut memory = 0;
     'segments: for segment in closed.iter().filter(|segment| segment.extent().next_offset > from) {
-        let mut batches = Batches::open(partition, segment)?;
+        let mut batches = Batches::of(partition, segment)?;
         while let Some((_, records)) = batches.next()? {
             let end = records.end();
             for record in records.filter(|record| record.offset >= from) {
@@ -267,7 +266,7 @@ struct Rewritten<'a> {
 
 impl Rewritten<'_> {
     fn add(&mut self, partition: &Partition, segment: &Segment, plan: &Plan) -> Result<()> {
-        let mut batches = Batches::open(partition, segment)?;
+        let mut batches = Batches::of(partition, segment)?;
         while let Some((header, records)) = batches.next()? {
             let kept = records.clone().filter(|record| plan.keeps(record)).count();
             if kept == header.records as usize {
@@ -295,61 +294,6 @@ impl Rewritten<'_> {
         self.file.write_at(bytes, at).map_err(|e| Error::io("compacting into", self.path, e))?;
         self.indexed.add(header);
         Ok(())
-    }
-}
-
-/// The batches of one closed segment, for compaction and verification.
-pub(crate) struct Batches<'a> {
-    partition: &'a Partition,
-    segment: &'a Segment,
-    file: Arc<dyn DiskFile>,
-    window: Window,
-    offset: u64,
-    plain: Vec<u8>,
-    decompressor: Decompressor,
-}
-
-impl<'a> Batches<'a> {
-    pub(crate) fn open(partition: &'a Partition, segment: &'a Segment) -> Result<Self> {
-        let opened = segment
-            .open(&*partition.environment.disk)
-            .and_then(|file| file.ok_or(io::ErrorKind::NotFound.into()));
-        let file = opened.map_err(|e| Error::io("opening", &segment.path, e))?;
-        let (window, plain, decompressor) = (Window::default(), Vec::new(), Decompressor::default());
-        Ok(Batches { partition, segment, file, window, offset: segment.base, plain, decompressor })
-    }
-
-    /// The next batch, verified and decompressed.
-    pub(crate) fn next(&mut self) -> Result<Option<(Header, Records<'_>)>> {
-        let (segment, position) = (self.segment, self.window.position());
-        let expected = self.partition.expected(self.offset);
-        let found = next(&mut self.window, &*self.file, segment.extent().bytes, &expected);
-        let header = match found.map_err(|e| Error::io("reading", &segment.path, e))? {
-            Next::End => return Ok(None),
-            Next::Batch(header) => header,
-            Next::Bad(problem) => {
-                return Err(self.partition.corrupt(segment, position, self.offset, problem));
-            }
-            Next::TooLarge(bytes) => {
-                let limit = self.partition.environment.max_batch_bytes as u64;
-                return Err(Error::BatchTooLarge { place: self.partition.place.clone(), bytes, limit });
-            }
-        };
-        self.window.consume(header.total_bytes() as usize);
-        self.offset = header.next_offset();
-        self.plain.resize(header.plain_bytes as usize, 0);
-        let packed = self.window.consumed(header.body_bytes as usize);
-        self.decompressor.decompress(header.codec, packed, &mut self.plain).map_err(|problem| {
-            let problem = format!("the batch cannot be decompressed: {problem}");
-            self.partition.corrupt(segment, position, header.base_offset, problem)
-        })?;
-        let records = self.partition.records(segment, position, &header, &self.plain)?;
-        Ok(Some((header, records)))
-    }
-
-    /// The bytes of the batch that came last.
-    fn raw(&self, header: &Header) -> &[u8] {
-        self.window.consumed(HEADER_BYTES + header.body_bytes as usize)
     }
 }
 

@@ -27,6 +27,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod batch;
+mod batches;
 mod clock;
 mod compaction;
 mod compression;
@@ -67,4 +68,4 @@ pub use record::{Headers, RecordHeader, RecordView, Records};
 pub use recovery::{Recovery, Truncated};
 pub use topic::Topic;
 pub use transaction::{PreparedEpoch, PreparedPartition, Transactional, TransactionalInfo};
-pub use verify::Verification;
+pub use verify::{Verification, verify};

@@ -15,7 +15,7 @@ use crate::partition::Partition;
 use crate::recovery::Recovery;
 use crate::topic::{self, Topic, check_name};
 use crate::transaction::{TopicSource, Transactional, TransactionalInfo, Transactions};
-use crate::verify::{Verification, verify};
+use crate::verify::{Verification, verify_all};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -184,16 +184,12 @@ impl Log {
         self.topics()?.iter().try_for_each(Topic::sync)
     }
 
-    /// Reads everything through, and reports what is damaged. Costs reading the whole log.
+    /// Reads everything through, and reports what is damaged; also while the log is in use. Costs reading the whole log.
+    ///
+    /// # Errors
+    /// As [`verify`](crate::verify), which is for a log that cannot be opened.
     pub fn verify(&self) -> Result<Verification> {
-        let mut found = Verification::default();
-        for topic in self.topics()? {
-            for partition in topic.all() {
-                partition.refresh()?;
-                verify(partition, &mut found);
-            }
-        }
-        Ok(found)
+        verify_all(&self.inner.topics.environment)
     }
 
     /// Does what time asks for: syncs what is due, removes what retention no longer keeps, compacts. To be called now and then, say every

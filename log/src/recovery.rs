@@ -73,6 +73,7 @@ impl Listing {
 }
 
 /// A partition being opened.
+#[derive(Copy, Clone)]
 pub(crate) struct Opening<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) place: &'a Place,

@@ -90,7 +90,7 @@ pub(crate) fn list(environment: &Environment) -> Result<Vec<String>> {
     }
 }
 
-fn describe(disk: &dyn Disk, path: &Path) -> Result<TopicOptions> {
+pub(crate) fn describe(disk: &dyn Disk, path: &Path) -> Result<TopicOptions> {
     let path = path.join(DESCRIPTION);
     let bytes = read_all(disk, &path, 1 << 20).map_err(|e| Error::io("reading", &path, e))?;
     let bad = |problem: String| Error::BadFile { path: path.clone(), problem };

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod conformance;
+mod damage;
+mod durability;
+mod processes;
 mod support;
+mod tailing;
 mod transactions;
 mod upkeep;
