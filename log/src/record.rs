@@ -196,7 +196,7 @@ impl<'a> Records<'a> {
         self
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_record(&mut self) -> Option<RecordView<'a>> {
         let rest = &mut self.rest;
         let key = take_optional_len(rest)?;

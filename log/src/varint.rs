@@ -13,16 +13,23 @@ pub(crate) fn put(buffer: &mut Vec<u8>, mut n: u64) {
 }
 
 /// Reads a number off the front; `None` if the bytes end or exceed 64 bits.
-#[inline]
+#[inline(always)]
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(u64::from(first));
+    // Nearly all numbers in a log have one byte or two: without a call and without a loop.
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(a))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(a & 0x7F) | u64::from(b) << 7)
+        }
+        _ => take_long(bytes),
     }
-    take_long(bytes)
 }
 
+#[cold]
 fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let mut n = 0;
     for (i, &byte) in bytes.iter().take(10).enumerate() {

@@ -1,6 +1,7 @@
 //! What the log promises, on both disks.
 
 use crate::support::*;
+use proptest::prelude::*;
 use rivermark_log::*;
 
 #[test]
@@ -165,4 +166,89 @@ fn records_and_batches_beyond_the_limits_are_refused_and_keep_their_place() {
         append(&topic, 0, [1]);
         assert_eq!(values(&topic, 0), [1]);
     });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { partition: u32, timestamps: Vec<i64> },
+    Resend { partition: u32 },
+    Reopen,
+    Crash,
+    Roll,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let append = (0_u32..2, proptest::collection::vec(-50_i64..50, 1..6));
+    let step = prop_oneof![
+        8 => append.prop_map(|(partition, timestamps)| Step::Append { partition, timestamps }),
+        1 => (0_u32..2).prop_map(|partition| Step::Resend { partition }),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Roll),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_of_appends_reads_as_a_list_from_every_position(
+        steps in steps(), compression in 0_usize..3, segment_bytes in 100_u64..1000,
+    ) {
+        let mut disk = MemoryDisk::new();
+        let compression = [Compression::None, Compression::Lz4, Compression::Zstd(1)][compression];
+        let options = TopicOptions::new(2).segment_bytes(segment_bytes).compression(compression);
+        let open = |disk: &MemoryDisk| {
+            let log = Log::open("/log", memory(disk).durability(Durability::Always)).unwrap();
+            log.ensure_topic("t", options.clone()).unwrap()
+        };
+        let mut topic = open(&disk);
+        let mut model: [Vec<i64>; 2] = Default::default();
+        let mut last: [Vec<i64>; 2] = Default::default();
+        let send = |topic: &Topic, partition: u32, timestamps: &[i64], sequence| {
+            let mut batch = RecordBatch::new();
+            timestamps.iter().for_each(|t| batch.push(Some(b"key"), Some(t.to_string().as_bytes()), *t));
+            topic.append_once(partition, &mut batch, Sequence { producer: 5, sequence }).unwrap()
+        };
+        for step in steps {
+            match step {
+                Step::Append { partition, timestamps } => {
+                    let list = &mut model[partition as usize];
+                    let appended = send(&topic, partition, &timestamps, list.len() as u64);
+                    prop_assert_eq!((appended.base_offset, appended.duplicate), (list.len() as u64, false));
+                    list.extend(&timestamps);
+                    last[partition as usize] = timestamps;
+                }
+                Step::Resend { partition } => {
+                    let again = &last[partition as usize];
+                    let sequence = (model[partition as usize].len() - again.len()) as u64;
+                    if !again.is_empty() {
+                        let appended = send(&topic, partition, again, sequence);
+                        prop_assert_eq!((appended.base_offset, appended.duplicate), (sequence, true));
+                    }
+                }
+                Step::Reopen => {
+                    drop(topic);
+                    topic = open(&disk);
+                }
+                Step::Crash => {
+                    disk = disk.after(Crash::Power(0));
+                    topic = open(&disk);
+                }
+                Step::Roll => topic.roll().unwrap(),
+            }
+        }
+        for (partition, list) in (0_u32..).zip(&model) {
+            for from in 0..=list.len() {
+                let mut reader = topic.reader(partition, Position::Offset(from as u64), Isolation::ReadCommitted).unwrap();
+                let read: Vec<i64> = rest(&mut reader).iter().map(|record| record.3).collect();
+                prop_assert_eq!(&read[..], &list[from..]);
+            }
+            for at in -51..=51 {
+                let expected = list.iter().position(|t| *t >= at).unwrap_or(list.len());
+                prop_assert_eq!(topic.offset_at(partition, at, Isolation::ReadCommitted).unwrap(), expected as u64);
+            }
+        }
+    }
 }
