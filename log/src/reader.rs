@@ -205,6 +205,10 @@ impl Reader {
                     self.at = Some(cursor);
                     return Ok(None);
                 }
+                Next::Batch(header) if header.base_offset > self.next && !expected.gaps => {
+                    let problem = format!("the index leads to offset {}, behind it", header.base_offset);
+                    return Err(self.partition.corrupt(&segment, position, self.next, problem));
+                }
                 Next::Batch(header) => {
                     if header.next_offset() > self.next {
                         self.decompress(&segment, position, &header)?;

@@ -26,6 +26,45 @@ fn what_is_appended_is_read_in_order_from_any_offset() {
 }
 
 #[test]
+fn any_offset_is_found_by_the_index_of_large_segments_open_and_closed_and_in_batches_larger_than_the_buffer()
+{
+    on_both_disks(|place| {
+        let topic = place.open().create_topic("t", TopicOptions::new(1).segment_bytes(3_000_000)).unwrap();
+        let mut batch = RecordBatch::new();
+        let mut end = 0_u64;
+        for i in 0..1_000 {
+            for _ in 0..1 + i % 7 {
+                let size = if i % 100 == 50 { 300_000 } else { 1_000 };
+                batch.push(Some(&end.to_le_bytes()), Some(&vec![7; size]), 0);
+                end += 1;
+            }
+            topic.append(0, &mut batch).unwrap();
+        }
+        assert!(topic.info(0).unwrap().segments >= 3);
+        for offset in (0..end).step_by(37) {
+            let mut reader = topic.reader(0, Position::Offset(offset), Isolation::ReadCommitted).unwrap();
+            for next in offset..(offset + 10).min(end) {
+                let mut records = match reader.next_batch().unwrap() {
+                    Some(records) => records,
+                    None => panic!("{next} is missing"),
+                };
+                let record = records.next().unwrap();
+                assert_eq!(
+                    (record.offset >= next, record.key),
+                    (true, Some(&record.offset.to_le_bytes()[..]))
+                );
+                if next == offset {
+                    assert_eq!(record.offset, offset);
+                }
+                if reader.position() == end {
+                    break;
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_log_that_is_opened_again_goes_on_where_it_was() {
     on_both_disks(|place| {
         for round in 0..5 {

@@ -444,8 +444,33 @@ fn a_process_that_lost_its_lock_can_neither_prepare_nor_commit() {
     for refused in [paused.prepare(2).map(|_| ()), paused.commit(1), paused.begin(3), paused.abort(1)] {
         assert!(matches!(refused, Err(Error::LockLost { .. })), "{refused:?}");
     }
-    // Even with a lock that looks right, its generation's folder is gone.
-    std::fs::remove_file(path.join("LOCK")).unwrap();
     assert_eq!(sink.prepared().unwrap().len(), 1);
-    assert!(!path.join("transactions").join(ID).join("g00000000000000000001").exists());
+    sink.commit(1).unwrap();
+    assert_eq!(values(&new.topic("t").unwrap(), 0), [1]);
+}
+
+#[test]
+fn a_process_that_wakes_with_a_lock_that_looks_right_finds_its_generation_fenced() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    let (lock, aside) = (path.join("LOCK"), path.join("LOCK.aside"));
+    let old = Log::open(path, LogOptions::new()).unwrap();
+    let topic = old.create_topic("t", TopicOptions::new(1)).unwrap();
+    let paused = old.transactional(ID, 1).unwrap();
+    let mut batch = RecordBatch::new();
+    for epoch in [1, 2] {
+        paused.begin(epoch).unwrap();
+        batch.push(None, Some(epoch.to_string().as_bytes()), 0);
+        paused.append(epoch, &topic, 0, &mut batch).unwrap();
+    }
+    paused.prepare(1).unwrap();
+    std::fs::rename(&lock, &aside).unwrap();
+    let new = Log::open(path, LogOptions::new()).unwrap();
+    let sink = new.transactional(ID, 2).unwrap();
+    std::fs::rename(&aside, &lock).unwrap();
+    for refused in [paused.prepare(2).map(|_| ()), paused.commit(1), paused.begin(3), paused.abort(1)] {
+        assert!(matches!(refused, Err(Error::Fenced { generation: 1, current: 2, .. })), "{refused:?}");
+    }
+    assert_eq!(sink.prepared().unwrap().iter().map(|p| p.epoch).collect::<Vec<_>>(), [1]);
+    assert!(values(&new.topic("t").unwrap(), 0).is_empty(), "nothing of it was committed");
 }

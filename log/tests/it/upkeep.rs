@@ -60,6 +60,31 @@ fn retention_by_time_and_by_bytes_removes_the_oldest_segments_and_readers_learn_
 }
 
 #[test]
+fn a_producer_is_remembered_when_retention_has_removed_all_it_wrote() {
+    on_both_disks(|place| {
+        let send = |topic: &Topic, sequence| {
+            let mut batch = RecordBatch::new();
+            batch.push(None, Some(b"1"), 0);
+            topic.append_once(0, &mut batch, Sequence { producer: 3, sequence })
+        };
+        {
+            let log = place.open();
+            let retention = Retention { time: Some(Duration::from_millis(100)), bytes: None };
+            let topic =
+                log.create_topic("t", TopicOptions::new(1).segment_bytes(500).retention(retention)).unwrap();
+            (0..20).for_each(|sequence| assert_eq!(send(&topic, sequence).unwrap().base_offset, sequence));
+            (0..20).for_each(|i| assert_eq!(append(&topic, 0, [1000]), 20 + i));
+            log.maintain(500).unwrap();
+            assert!(topic.info(0).unwrap().earliest >= 16);
+        }
+        let topic = place.open().topic("t").unwrap();
+        assert!(send(&topic, 19).unwrap().duplicate);
+        assert!(!send(&topic, 20).unwrap().duplicate);
+        assert!(matches!(send(&topic, 22), Err(Error::SequenceGap { expected: 21, .. })));
+    });
+}
+
+#[test]
 fn a_tombstone_is_kept_for_its_time_and_then_goes_with_all_that_it_deleted() {
     on_both_disks(|place| {
         let log = place.open();
@@ -111,6 +136,11 @@ fn options(compression: Compression) -> TopicOptions {
 /// gone), and everything from the last closed segment on.
 fn check(topic: &Topic, appended: &[(u8, Option<u64>)]) {
     let found = all(topic);
+    for from in (0..=appended.len() as u64).step_by(7) {
+        let mut reader = topic.reader(0, Position::Offset(from), Isolation::ReadCommitted).unwrap();
+        let behind = found.partition_point(|record| record.0 < from);
+        assert_eq!(rest(&mut reader), found[behind..], "from {from}");
+    }
     assert!(found.is_sorted_by(|a, b| a.0 < b.0));
     for (offset, key, value, _) in &found {
         let (expected_key, expected_value) = &appended[*offset as usize];
