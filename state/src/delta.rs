@@ -62,6 +62,8 @@ pub(crate) struct DeltaWriter {
     open: Option<Open>,
     blocks: u32,
     scratch: Vec<u8>,
+    /// Whoever fills it may stop beyond this many bytes, if not 0.
+    cap: usize,
 }
 
 impl DeltaWriter {
@@ -69,6 +71,17 @@ impl DeltaWriter {
     pub fn reusing(mut out: Vec<u8>) -> Self {
         out.clear();
         Self { out, ..Self::default() }
+    }
+
+    /// A writer that is given up beyond `cap` bytes.
+    pub fn capped(cap: usize) -> Self {
+        Self { cap, ..Self::default() }
+    }
+
+    /// Whether there is no point in going on.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.cap != 0 && self.out.len() > self.cap
     }
 
     /// Bytes written so far.

@@ -1,5 +1,6 @@
 //! What every table of a store shares: who it is, the cold tier, and its account with the memory budget.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -135,6 +136,11 @@ impl Scope {
             cold.pending.drop_prefix(self.id, prefix, groups);
             cold.bound_pending();
         }
+    }
+
+    /// A table's `Debug`: which it is and what it holds in memory.
+    pub fn describe(&self, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{kind}({}/{}: {}, {} bytes)", self.operator, self.state, self.schema, self.account.held())
     }
 
     /// Whether `bytes` more of memory would exceed the budget.

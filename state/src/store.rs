@@ -1,6 +1,6 @@
 //! One task's state: its tables, its backend, its snapshots.
 
-use std::any::{Any, TypeId, type_name};
+use std::any::{TypeId, type_name};
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -95,6 +95,8 @@ pub struct KeyedStore {
     spec: StoreSpec,
     operator: Arc<str>,
     tables: Vec<Box<dyn ErasedTable>>,
+    /// What `tables` were boxed as.
+    types: Vec<TypeId>,
     resolved: Vec<Resolved>,
     /// All tables that the snapshots name, by their order of registration first.
     known: Vec<TableMeta>,
@@ -126,6 +128,7 @@ impl KeyedStore {
         Ok(Self {
             operator,
             tables: Vec::new(),
+            types: Vec::new(),
             resolved: Vec::new(),
             known: restoration.tables,
             restored: restoration.restored,
@@ -221,8 +224,12 @@ impl KeyedStore {
     /// The table of an id: a bounds check and a comparison of types.
     #[inline]
     pub fn table<T: 'static>(&mut self, id: TableId<T>) -> &mut T {
-        let table: &mut dyn Any = &mut *self.tables[id.index as usize];
-        table.downcast_mut().expect("a table id is used with the store that made it")
+        let index = id.index as usize;
+        assert!(self.types[index] == TypeId::of::<T>(), "a table id is used with the store that made it");
+        let table: *mut dyn ErasedTable = &mut *self.tables[index];
+        // SAFETY: `types[index]` is the type that the table was boxed as, and it is `T`. (Downcasting through `Any` costs two
+        // virtual calls, which is what a record may cost.)
+        unsafe { &mut *table.cast::<T>() }
     }
 
     /// The table of a handle, by comparing the address of its name: about a nanosecond once it is open.
@@ -320,6 +327,7 @@ impl KeyedStore {
         let mut table = open(scope, meta.counter)?;
         self.restored.replay(&meta, &mut |op| table.restore(op))?;
         self.tables.push(Box::new(table));
+        self.types.push(TypeId::of::<T>());
         Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
     }
 
@@ -375,16 +383,7 @@ impl KeyedStore {
 
     /// Replaces the chain by a checkpoint of the backend and one delta of what it lacks.
     fn rebase(&mut self, epoch: u64) -> Result<()> {
-        let most = self.spec.limits.delta_max / 2;
-        let mut delta = self.unflushed()?;
-        for which in [Flush::Unused, Flush::All] {
-            if delta.len() > most && self.is_incremental() {
-                for table in &mut self.tables {
-                    table.flush(which)?;
-                }
-                delta = self.unflushed()?;
-            }
-        }
+        let mut delta = self.bounded_unflushed()?;
         let files = self.cold.lock().backend.checkpoint(epoch)?;
         let bytes = if delta.is_empty() { Vec::new() } else { delta.finish() };
         self.chain.replace(epoch, self.spec.range, files, bytes);
@@ -394,11 +393,32 @@ impl KeyedStore {
         Ok(())
     }
 
-    /// A delta of everything that the backend lacks, tables that nobody opened included.
-    fn unflushed(&mut self) -> Result<DeltaWriter> {
-        let mut delta = DeltaWriter::default();
+    /// A delta of everything that the backend lacks, after flushing to a backend with cheap checkpoints what would make it too large.
+    fn bounded_unflushed(&mut self) -> Result<DeltaWriter> {
+        if !self.is_incremental() {
+            return self.unflushed(0);
+        }
+        let most = self.spec.limits.delta_max / 2;
+        for which in [Flush::Unused, Flush::All] {
+            let delta = self.unflushed(most)?;
+            if !delta.is_full() {
+                return Ok(delta);
+            }
+            for table in &mut self.tables {
+                table.flush(which)?;
+            }
+        }
+        self.unflushed(0)
+    }
+
+    /// A delta of everything that the backend lacks, given up beyond `cap` bytes unless that is 0: tables that nobody opened included.
+    fn unflushed(&mut self, cap: usize) -> Result<DeltaWriter> {
+        let mut delta = DeltaWriter::capped(cap);
         for table in &mut self.tables {
             table.encode(Part::Unflushed, &mut delta)?;
+            if delta.is_full() {
+                return Ok(delta);
+            }
         }
         self.restored.copy_unopened(&self.known, &mut delta)?;
         Ok(delta)
@@ -445,18 +465,25 @@ impl KeyedStore {
         self.tables.iter().for_each(|table| table.warm(hashes));
     }
 
-    /// Evicts a batch from the largest table if the budget is exceeded, whoever exceeds it. Call it once a batch of records, so
-    /// that a store which does not grow gives memory back to those that do. Costs one atomic load otherwise.
+    /// Evicts from the largest tables while the budget is exceeded, whoever exceeds it, at most sixteen batches. Call it once a batch
+    /// of records, so that a store which does not grow gives memory back to those that do. Costs one atomic load otherwise.
     ///
     /// # Errors
     /// When entries cannot be spilled.
     #[inline]
     pub fn maintain(&mut self) -> Result<()> {
-        if self.spec.budget.is_exceeded() {
-            self.evict(self.spec.limits.evict_batch).map(|_| ())
-        } else {
-            Ok(())
+        if self.spec.budget.is_exceeded() { self.give_way() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn give_way(&mut self) -> Result<()> {
+        for _ in 0..16 {
+            let evicted = self.evict(self.spec.limits.evict_batch)?;
+            if evicted == 0 || !self.spec.budget.is_exceeded() {
+                break;
+            }
         }
+        Ok(())
     }
 
     /// Evicts about `count` entries from the largest table, whatever the budget; how many it was.

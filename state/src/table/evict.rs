@@ -5,7 +5,7 @@
 //! 2. Victims that differ from the backend are written to it in one sorted batch, and those that changed since the last snapshot
 //!    also into the pending delta: the next snapshot must hold them.
 //! 3. A table grows only if the budget allows for both the old and the new allocation; otherwise it makes room at the size it
-//!    has. It shrinks when three quarters of it are empty.
+//!    has. It shrinks as soon as a table of half its size would do.
 
 use super::Flush;
 use super::hot::{COLD, DIRTY, Entry, HotMap, REFERENCED, SNAPPED, UNFLUSHED};
@@ -18,8 +18,8 @@ use crate::scope::{Cold, Rows, Scope};
 
 /// A table of fewer entries is left alone by its own insertions: every table may have that many, whatever the budget.
 const SMALL: usize = 256;
-/// A flush writes batches of this many rows.
-const FLUSH_BATCH: usize = 4096;
+/// A flush writes batches of this many bytes: enough for a table file of their own.
+const FLUSH_BATCH: usize = 32 << 20;
 
 impl<K: Key, V: StateValue> HotMap<K, V> {
     /// Whether something should be evicted before another entry is added.
@@ -68,8 +68,8 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         }
         scope.account.refund(absent.1);
         self.cold |= !victims.is_empty();
-        if self.live.num_buckets() > 64 && self.live.len() < self.live.num_buckets() / 4 {
-            self.rebuild(scope, self.live.len() * 3 / 2);
+        if self.live.num_buckets() > 64 && self.live.len() < self.live.num_buckets() / 8 * 3 {
+            self.rebuild(scope, self.live.len());
         }
         Ok(victims.len() + absent.0)
     }
@@ -131,6 +131,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         scope.account.adjust(before, table.allocation_size());
         self.live = table;
         self.hand = 0;
+        self.first_bucket = 0;
     }
 
     /// Writes entries that differ from the backend to it, as part of a rebase: they count as unchanged and snapshotted.
@@ -153,7 +154,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             entry.set(COLD | SNAPPED);
             self.cold = true;
             self.snapped = true;
-            if batch.len() == FLUSH_BATCH {
+            if batch.bytes() >= FLUSH_BATCH {
                 batch.sort();
                 cold.backend.apply(&batch)?;
                 batch.clear();

@@ -94,6 +94,8 @@ pub(crate) struct HotMap<K, V> {
     pub snapped: bool,
     pub(super) hand: usize,
     changes: u32,
+    /// The address of bucket 0, for prefetching only; 0 while unknown.
+    pub(super) first_bucket: usize,
 }
 
 impl<K, V> Default for HotMap<K, V> {
@@ -107,6 +109,7 @@ impl<K, V> Default for HotMap<K, V> {
             snapped: false,
             hand: 0,
             changes: 0,
+            first_bucket: 0,
         }
     }
 }
@@ -152,6 +155,26 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         std::hint::black_box(seen);
     }
 
+    /// Asks the processor for the memory where an entry of this hash would be. Harmless if it is elsewhere.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins.
+        let index = hash as usize & (self.live.num_buckets().wrapping_sub(1));
+        let bucket = self.first_bucket.wrapping_sub(index.wrapping_mul(size_of::<Entry<K, V>>()));
+        prefetch_line(bucket);
+        prefetch_line(bucket.wrapping_sub(size_of::<Entry<K, V>>()));
+    }
+
+    /// The value of `key` for reading, if it is in memory.
+    #[inline]
+    pub fn peek(&mut self, hash: u64, key: &K) -> Option<&V> {
+        let entry = self.live.find_mut(hash, |entry| entry.key == *key)?;
+        if !entry.has(REFERENCED) {
+            entry.set(REFERENCED);
+        }
+        Some(&entry.value)
+    }
+
     /// The value in bucket `index`, for reading.
     #[inline]
     pub fn read(&mut self, index: usize) -> &V {
@@ -162,16 +185,13 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         &entry.value
     }
 
-    /// The value in bucket `index`, for writing: marks it dirty.
+    /// The value of `key` for writing, if it is in memory: marks it dirty. The path of nearly every record.
     #[inline]
-    pub fn write(&mut self, scope: &mut Scope, hash: u64, index: usize) -> &mut V {
+    pub fn update(&mut self, scope: &mut Scope, hash: u64, key: &K) -> Option<&mut V> {
         let buckets = self.live.num_buckets();
-        let entry = self.live.get_bucket_mut(index).expect("the index was just found");
+        let entry = self.live.find_mut(hash, |entry| entry.key == *key)?;
         if entry.bits & TOUCHED != TOUCHED {
-            if !entry.has(DIRTY) {
-                note_dirty(&mut self.dirty, &mut self.sweep, buckets, hash);
-            }
-            entry.set(TOUCHED);
+            touch(entry, &mut self.dirty, &mut self.sweep, buckets, hash);
         }
         if std::mem::needs_drop::<V>() {
             self.changes = self.changes.wrapping_add(1);
@@ -179,6 +199,14 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
                 entry.measure(scope);
             }
         }
+        Some(&mut entry.value)
+    }
+
+    /// The value in bucket `index`, for writing: marks it dirty.
+    pub fn write(&mut self, hash: u64, index: usize) -> &mut V {
+        let buckets = self.live.num_buckets();
+        let entry = self.live.get_bucket_mut(index).expect("the index was just found");
+        touch(entry, &mut self.dirty, &mut self.sweep, buckets, hash);
         &mut entry.value
     }
 
@@ -227,7 +255,10 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         entry.measure(scope);
         let buckets = self.live.num_buckets();
         let allocated = if self.live.len() == self.live.capacity() { self.live.allocation_size() } else { 0 };
-        let index = self.live.insert_unique(hash, entry, |entry| hash_key(&entry.key)).bucket_index();
+        let placed = self.live.insert_unique(hash, entry, |entry| hash_key(&entry.key));
+        let index = placed.bucket_index();
+        self.first_bucket =
+            (std::ptr::from_ref(placed.get()) as usize).wrapping_add(index * size_of::<Entry<K, V>>());
         if self.live.num_buckets() != buckets {
             scope.account.adjust(allocated, self.live.allocation_size());
         }
@@ -336,9 +367,15 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         };
         let before = delta.len();
         let dirty = std::mem::take(&mut self.dirty);
-        if part == Part::Unflushed || self.sweep || dirty.len() > self.live.len() / 4 {
+        let swept = part == Part::Unflushed || self.sweep || dirty.len() > self.live.len() / 4;
+        let mut written = 0;
+        if swept {
             for entry in self.live.iter_mut().filter(|entry| entry.has(wanted)) {
                 encode_entry(scope, rows, entry, delta)?;
+                written += 1;
+                if delta.is_full() {
+                    break;
+                }
             }
         } else {
             for &hash in &dirty {
@@ -362,7 +399,8 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         if self.dirty.capacity() > 4 * self.live.len() + 64 {
             self.dirty = Vec::new();
         }
-        self.sweep = false;
+        // What was mostly dirty will be again: a list of it would be written for nothing.
+        self.sweep = part == Part::Changed && swept && written > self.live.len() / 4;
         self.snapped |= delta.len() > before;
         Ok(())
     }
@@ -423,6 +461,26 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
     }
 }
 
+/// Marks an entry as changed and used.
+#[inline]
+fn touch<K, V>(entry: &mut Entry<K, V>, dirty: &mut Vec<u64>, sweep: &mut bool, buckets: usize, hash: u64) {
+    if !entry.has(DIRTY) {
+        note_dirty(dirty, sweep, buckets, hash);
+    }
+    entry.set(TOUCHED);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn prefetch_line(address: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch does not access memory; any address is allowed.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch_line(_address: usize) {}
+
 /// Remembers that an entry of this hash is dirty; gives the list up for a sweep when it is long for the table.
 #[inline]
 fn note_dirty(dirty: &mut Vec<u64>, sweep: &mut bool, buckets: usize, hash: u64) {
@@ -438,7 +496,7 @@ fn note_dirty(dirty: &mut Vec<u64>, sweep: &mut bool, buckets: usize, hash: u64)
 }
 
 /// Writes one entry and counts it as unchanged from now on.
-#[inline]
+#[inline(always)]
 fn encode_entry<K: Key, V: StateValue>(
     scope: &mut Scope,
     rows: &impl Rows<K>,

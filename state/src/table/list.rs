@@ -271,6 +271,12 @@ fn write_chunk<T: StateValue>(
     delta.put(id, row, |out| items.iter().try_for_each(|item| codec::encode_into(item, out)))
 }
 
+impl<K, T> std::fmt::Debug for ListTable<K, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.scope.describe("ListTable", f)
+    }
+}
+
 impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
     fn scope(&self) -> &Scope {
         &self.scope

@@ -75,7 +75,7 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         let Self { slots, scope, .. } = self;
         let map = &mut slots.get_bucket_mut(slot).expect("just located").map;
         Ok(match found {
-            Some(index) => map.write(scope, inner, index),
+            Some(index) => map.write(inner, index),
             None => map.insert(scope, inner, map_key.into_key(), init()),
         })
     }
@@ -90,7 +90,7 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         let Self { slots, scope, .. } = self;
         let map = &mut slots.get_bucket_mut(slot).expect("just located").map;
         match map.find(inner, map_key.borrow()) {
-            Some(index) => *map.write(scope, inner, index) = value,
+            Some(index) => *map.write(inner, index) = value,
             None => {
                 map.insert(scope, inner, map_key.into_key(), value);
             }
@@ -259,6 +259,12 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         codec::decode_prefix::<K>(&row[2..])
             .map(|(key, used)| (key, used + 2))
             .map_err(|error| self.scope.codec_error(error))
+    }
+}
+
+impl<K, MK, MV> std::fmt::Debug for MapTable<K, MK, MV> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.scope.describe("MapTable", f)
     }
 }
 

@@ -442,6 +442,12 @@ impl<K: Key> Timers<K> {
     }
 }
 
+impl<K> std::fmt::Debug for Timers<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.scope.describe("Timers", f)
+    }
+}
+
 impl<K: Key> ErasedTable for Timers<K> {
     fn scope(&self) -> &Scope {
         &self.scope

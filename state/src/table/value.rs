@@ -23,16 +23,24 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
         Ok(Self { scope, map })
     }
 
+    /// Asks the processor for the memory of a key that will be used soon. Calling it for a batch of some dozens of
+    /// records before their look-ups hides most of the memory's latency: it halves the cost of large tables.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.map.prefetch(hash);
+    }
+
     /// The value of `key`.
     ///
     /// # Errors
     /// When its row cannot be read or decoded.
     #[inline]
     pub fn get(&mut self, hash: u64, key: &K) -> Result<Option<&V>> {
-        let index = match self.map.find(hash, key) {
-            Some(index) => Some(index),
-            None => self.load(hash, key)?,
-        };
+        if let Some(value) = self.map.peek(hash, key) {
+            // SAFETY: as in `upsert`: the borrow that made `value` is the one returned.
+            return Ok(Some(unsafe { &*std::ptr::from_ref(value) }));
+        }
+        let index = self.load(hash, key)?;
         Ok(index.map(|index| self.map.read(index)))
     }
 
@@ -42,11 +50,12 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When its row cannot be read or decoded.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Result<Option<&mut V>> {
-        let index = match self.map.find(hash, key) {
-            Some(index) => Some(index),
-            None => self.load(hash, key)?,
-        };
-        Ok(index.map(|index| self.map.write(&mut self.scope, hash, index)))
+        if let Some(value) = self.map.update(&mut self.scope, hash, key) {
+            // SAFETY: as in `upsert`: the borrow that made `value` is the one returned.
+            return Ok(Some(unsafe { &mut *std::ptr::from_mut(value) }));
+        }
+        let index = self.load(hash, key)?;
+        Ok(index.map(|index| self.map.write(hash, index)))
     }
 
     /// The value of `key` for changing it in place, made by `init` if there is none.
@@ -55,16 +64,18 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When its row cannot be read or decoded, or entries cannot be spilled to make room.
     #[inline]
     pub fn upsert(&mut self, hash: u64, key: impl KeyArg<K>, init: impl FnOnce() -> V) -> Result<&mut V> {
-        match self.map.find(hash, key.borrow()) {
-            Some(index) => Ok(self.map.write(&mut self.scope, hash, index)),
-            None => self.upsert_missing(hash, key.into_key(), init),
+        if let Some(value) = self.map.update(&mut self.scope, hash, key.borrow()) {
+            // SAFETY: the borrow of `self.map` that made `value` is the one returned here, and nothing else happens on this path.
+            // The borrow checker extends it over the other path (rust-lang/rust#54663); an index instead costs a tenth.
+            return Ok(unsafe { &mut *std::ptr::from_mut(value) });
         }
+        self.upsert_missing(hash, key.into_key(), init)
     }
 
     #[inline(never)]
     fn upsert_missing(&mut self, hash: u64, key: K, init: impl FnOnce() -> V) -> Result<&mut V> {
         if let Some(index) = self.load(hash, &key)? {
-            return Ok(self.map.write(&mut self.scope, hash, index));
+            return Ok(self.map.write(hash, index));
         }
         self.make_room()?;
         Ok(self.map.insert(&mut self.scope, hash, key, init()))
@@ -76,8 +87,8 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When entries cannot be spilled to make room.
     #[inline]
     pub fn set(&mut self, hash: u64, key: impl KeyArg<K>, value: V) -> Result<()> {
-        if let Some(index) = self.map.find(hash, key.borrow()) {
-            *self.map.write(&mut self.scope, hash, index) = value;
+        if let Some(current) = self.map.update(&mut self.scope, hash, key.borrow()) {
+            *current = value;
             return Ok(());
         }
         self.make_room()?;
@@ -151,6 +162,12 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
             self.map.make_room(&mut self.scope, &rows)?;
         }
         Ok(())
+    }
+}
+
+impl<K, V> std::fmt::Debug for ValueTable<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.scope.describe("ValueTable", f)
     }
 }
 

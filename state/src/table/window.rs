@@ -101,6 +101,14 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         }
     }
 
+    /// Asks the processor for the memory of a key of the slice used last (see [`ValueTable::prefetch`](crate::ValueTable::prefetch)).
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some((_, slot)) = self.current {
+            self.maps[slot].prefetch(hash);
+        }
+    }
+
     /// The accumulator of `key` in slice `namespace`, made by `init` if there is none.
     ///
     /// # Errors
@@ -117,10 +125,12 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
             Some((current, slot)) if current == namespace => slot,
             _ => self.slot(namespace),
         };
-        match self.maps[slot].find(hash, key.borrow()) {
-            Some(index) => Ok(self.maps[slot].write(&mut self.scope, hash, index)),
-            None => self.upsert_missing(namespace, hash, key.into_key(), init),
+        if let Some(value) = self.maps[slot].update(&mut self.scope, hash, key.borrow()) {
+            // SAFETY: the borrow that made `value` is the one returned here, and nothing else happens on this path. The
+            // borrow checker extends it over the other path (rust-lang/rust#54663).
+            return Ok(unsafe { &mut *std::ptr::from_mut(value) });
         }
+        self.upsert_missing(namespace, hash, key.into_key(), init)
     }
 
     #[inline(never)]
@@ -132,7 +142,7 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         init: impl FnOnce() -> A,
     ) -> Result<&mut A> {
         if let Some((slot, index)) = self.load(namespace, hash, &key)? {
-            return Ok(self.maps[slot].write(&mut self.scope, hash, index));
+            return Ok(self.maps[slot].write(hash, index));
         }
         self.make_room(namespace)?;
         let slot = self.slot(namespace);
@@ -327,6 +337,12 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
                 row.len()
             ),
         })
+    }
+}
+
+impl<N: Namespace, K, A> std::fmt::Debug for WindowTable<N, K, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.scope.describe("WindowTable", f)
     }
 }
 

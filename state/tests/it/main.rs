@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod backend;
+mod budget;
+mod failures;
 mod model;
