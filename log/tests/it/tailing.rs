@@ -110,3 +110,15 @@ fn partitions_are_appended_to_and_read_by_many_threads_at_once() {
         });
     });
 }
+
+#[test]
+fn handles_can_be_shared_by_threads_and_readers_handed_to_them() {
+    fn shared<T: Clone + Send + Sync>() {}
+    fn moved<T: Send>() {}
+    shared::<Log>();
+    shared::<Topic>();
+    shared::<Transactional>();
+    moved::<Reader>();
+    moved::<RecordBatch>();
+    moved::<Error>();
+}
