@@ -3,7 +3,6 @@
 //! `count/*` count over a million keys in an order drawn once. Everything is in one process and one run, so ratios are meaningful.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark")]
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasherDefault;
 use std::hint::black_box;
@@ -47,10 +46,10 @@ fn count(c: &mut Criterion) {
         store.snapshot(1).unwrap();
         b.iter(|| add_all(store.table(id), &keys));
     });
-    group.bench_function("prefetched_by_64", |b| {
+    group.bench_function("warmed_by_64", |b| {
         let (mut store, id) = filled(&MemoryBackends, MemoryBudget::unlimited());
         store.snapshot(1).unwrap();
-        b.iter(|| add_all_prefetched(store.table(id), &keys));
+        b.iter(|| add_all_warmed(&mut store, id, &keys));
     });
     group.bench_function("resolved_by_handle", |b| {
         let (mut store, _) = filled(&MemoryBackends, MemoryBudget::unlimited());
@@ -79,13 +78,12 @@ fn add_all(table: &mut ValueTable<u64, u64>, keys: &[u64]) {
     }
 }
 
-fn add_all_prefetched(table: &mut ValueTable<u64, u64>, keys: &[u64]) {
-    let mut hashes = [0; 64];
-    for batch in keys.chunks(64) {
-        for (hash, key) in hashes.iter_mut().zip(batch) {
-            *hash = hash_key(key);
-            table.prefetch(*hash);
-        }
+fn add_all_warmed(store: &mut KeyedStore, id: TableId<ValueTable<u64, u64>>, keys: &[u64]) {
+    let mut hashes = [0; WARM_CHUNK];
+    for batch in keys.chunks(WARM_CHUNK) {
+        hashes.iter_mut().zip(batch).for_each(|(hash, key)| *hash = hash_key(key));
+        store.warm(&hashes[..batch.len()]);
+        let table = store.table(id);
         for (&hash, &key) in hashes.iter().zip(batch) {
             *table.upsert(hash, key, || 0).unwrap() += 1;
         }
@@ -197,7 +195,7 @@ mod cold {
         let budget = MemoryBudget::new(3 << 30);
         let (_folder, backends) = rocks(&budget);
         let spec = || StoreSpec { budget: budget.clone(), ..StoreSpec::new("bench") };
-        let part = LazyCell::new(|| {
+        let part = std::cell::LazyCell::new(|| {
             let mut store = KeyedStore::open(spec(), &backends, Vec::new()).unwrap();
             for key in 0..7_000_000u64 {
                 store.value(TEXTS).unwrap().set(hash_key(&key), key, [hash_key(&key); 16]).unwrap();

@@ -73,9 +73,10 @@ impl DeltaWriter {
         Self { out, ..Self::default() }
     }
 
-    /// A writer that is given up beyond `cap` bytes.
-    pub fn capped(cap: usize) -> Self {
-        Self { cap, ..Self::default() }
+    /// An empty writer with this one's memory, given up beyond `cap` bytes unless that is 0.
+    pub fn restarted(mut self, cap: usize) -> Self {
+        self.clear();
+        Self { cap, ..self }
     }
 
     /// Whether there is no point in going on.

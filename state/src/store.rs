@@ -413,7 +413,8 @@ impl KeyedStore {
 
     /// A delta of everything that the backend lacks, given up beyond `cap` bytes unless that is 0: tables that nobody opened included.
     fn unflushed(&mut self, cap: usize) -> Result<DeltaWriter> {
-        let mut delta = DeltaWriter::capped(cap);
+        // What was pending is part of what is unflushed; only its memory is of use.
+        let mut delta = std::mem::take(&mut self.cold.lock().pending).restarted(cap);
         for table in &mut self.tables {
             table.encode(Part::Unflushed, &mut delta)?;
             if delta.is_full() {

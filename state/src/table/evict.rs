@@ -8,7 +8,7 @@
 //!    has. It shrinks as soon as a table of half its size would do.
 
 use super::Flush;
-use super::hot::{COLD, DIRTY, Entry, HotMap, REFERENCED, SNAPPED, UNFLUSHED};
+use super::hot::{COLD, Entry, HotMap, REFERENCED, SNAPPED, UNFLUSHED};
 use crate::backend::Batch;
 use crate::codec::{self, CodecError, StateValue};
 use crate::error::Result;
@@ -50,7 +50,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             for &index in &victims {
                 let entry = self.live.get_bucket(index).expect("chosen among full buckets");
                 if entry.has(UNFLUSHED) {
-                    spill(scope, &mut cold, rows, entry, &mut batch)
+                    spill(scope, &mut cold, rows, entry, self.is_dirty(entry), &mut batch)
                         .map_err(|error| scope.codec_error(error))?;
                 }
             }
@@ -150,7 +150,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             }
             encode(scope.id, rows, entry, &mut row, &mut value).map_err(|error| scope.codec_error(error))?;
             batch.put(&row, &value);
-            entry.clear(UNFLUSHED | DIRTY);
+            entry.clear(UNFLUSHED);
             entry.set(COLD | SNAPPED);
             self.cold = true;
             self.snapped = true;
@@ -190,12 +190,13 @@ fn spill<K: Key, V: StateValue>(
     cold: &mut Cold,
     rows: &impl Rows<K>,
     entry: &Entry<K, V>,
+    dirty: bool,
     batch: &mut Batch,
 ) -> Result<(), CodecError> {
     let mut row = Vec::new();
     let mut value = Vec::new();
     encode(scope.id, rows, entry, &mut row, &mut value)?;
-    if entry.has(DIRTY) && !cold.rebase {
+    if dirty && !cold.rebase {
         let copy = |bytes: &[u8], out: &mut Vec<u8>| {
             out.extend_from_slice(bytes);
             Ok(())

@@ -1,7 +1,8 @@
 //! A hash table of typed entries over the rows of one namespace: the part that a record's cost consists of.
 //!
-//! 1. An entry carries five flags. `TOUCHED` are the three that a change sets; in the steady state all are set, so a change costs
-//!    one comparison.
+//! 1. An entry carries four flags and a stamp. A change sets two of the flags and the stamp of the present snapshot interval; in the
+//!    steady state all are as they should be, so a change costs one comparison. A snapshot moves on to the next stamp instead of
+//!    clearing anything: sweeping a table that is larger than the cache then reads it and writes nothing back.
 //! 2. An entry that becomes dirty appends its hash (not its key) to a list. A snapshot looks up those hashes, or sweeps the table once
 //!    when more than a quarter of it is dirty: its cost is in proportion to what changed.
 //! 3. `absent` remembers keys known not to exist although the backend may have a row: deletions not written yet, and misses
@@ -20,8 +21,6 @@ use crate::hash::hash_key;
 use crate::key::Key;
 use crate::scope::{Rows, Scope, heap_size};
 
-/// Changed since the last snapshot.
-pub(super) const DIRTY: u32 = 1;
 /// Differs from the backend.
 pub(super) const UNFLUSHED: u32 = 2;
 /// Used since the clock's hand passed.
@@ -30,10 +29,15 @@ pub(super) const REFERENCED: u32 = 4;
 pub(super) const COLD: u32 = 8;
 /// A snapshot may hold this key, so that a deletion must be recorded.
 pub(super) const SNAPPED: u32 = 16;
-pub(super) const TOUCHED: u32 = DIRTY | UNFLUSHED | REFERENCED;
-/// The rest of `bits` is what was charged for the entry's heap, in units of 16 bytes.
 const FLAGS: u32 = 31;
-const UNIT_SHIFT: u32 = 5;
+/// Eight bits hold the stamp of the snapshot interval in which the entry changed last; 0 for none.
+const STAMP_SHIFT: u32 = 5;
+const STAMP: u32 = 0xff << STAMP_SHIFT;
+/// The rest of `bits` is what was charged for the entry's heap, in units of 64 bytes.
+const UNIT_SHIFT: u32 = 13;
+const UNIT: usize = 64;
+/// What a change sets: the stamp of the present interval and these.
+const TOUCHED: u32 = UNFLUSHED | REFERENCED;
 
 pub(super) struct Entry<K, V> {
     pub key: K,
@@ -54,13 +58,18 @@ impl<K, V> Entry<K, V> {
     pub fn clear(&mut self, flags: u32) {
         self.bits &= !flags;
     }
+    /// Whether it changed in the interval of `present`.
+    #[inline]
+    fn is_stamped(&self, present: u32) -> bool {
+        self.bits & STAMP == present & STAMP
+    }
     /// Bytes charged for its heap.
     pub fn charged(&self) -> usize {
-        ((self.bits >> UNIT_SHIFT) as usize) << 4
+        (self.bits >> UNIT_SHIFT) as usize * UNIT
     }
     fn set_charged(&mut self, bytes: usize) {
-        let units = (bytes.div_ceil(16) as u32).min(u32::MAX >> UNIT_SHIFT);
-        self.bits = (self.bits & FLAGS) | (units << UNIT_SHIFT);
+        let units = (bytes.div_ceil(UNIT) as u32).min(u32::MAX >> UNIT_SHIFT);
+        self.bits = (self.bits & (FLAGS | STAMP)) | (units << UNIT_SHIFT);
     }
 }
 
@@ -94,6 +103,8 @@ pub(crate) struct HotMap<K, V> {
     pub snapped: bool,
     pub(super) hand: usize,
     changes: u32,
+    /// The stamp of the present interval, in place, and what else a change sets.
+    present: u32,
     /// The address of bucket 0, for prefetching only; 0 while unknown.
     pub(super) first_bucket: usize,
 }
@@ -109,6 +120,7 @@ impl<K, V> Default for HotMap<K, V> {
             snapped: false,
             hand: 0,
             changes: 0,
+            present: 1 << STAMP_SHIFT | TOUCHED,
             first_bucket: 0,
         }
     }
@@ -137,32 +149,23 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         self.live.find_bucket_index(hash, |entry| entry.key == *key)
     }
 
-    /// Brings what a look-up of each hash will touch into the processor's cache.
+    /// Asks the processor for the memory where entries of these hashes would be.
     ///
-    /// A look-up in a large table waits twice for memory, and what an operator does between two look-ups keeps the processor from
-    /// beginning the next one early. Here nothing is between them, so that many misses are under way at once.
+    /// A look-up in a large table waits for memory, and what an operator does between two look-ups keeps the processor from
+    /// beginning the next one early. Here nothing waits: a prefetch that misses the entry is harmless.
+    #[inline]
     pub fn warm(&self, hashes: &[u64]) {
-        if self.live.num_buckets() * size_of::<Entry<K, V>>() <= WARM_FROM_BYTES {
+        let size = size_of::<Entry<K, V>>();
+        let mask = self.live.num_buckets().wrapping_sub(1);
+        if self.live.num_buckets() * size <= WARM_FROM_BYTES {
             return;
         }
-        let mut seen = 0;
         for &hash in hashes {
-            self.live.find(hash, |entry| {
-                seen |= entry.bits;
-                true
-            });
+            // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins.
+            let bucket = self.first_bucket.wrapping_sub((hash as usize & mask).wrapping_mul(size));
+            prefetch_line(bucket);
+            prefetch_line(bucket.wrapping_sub(size));
         }
-        std::hint::black_box(seen);
-    }
-
-    /// Asks the processor for the memory where an entry of this hash would be. Harmless if it is elsewhere.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins.
-        let index = hash as usize & (self.live.num_buckets().wrapping_sub(1));
-        let bucket = self.first_bucket.wrapping_sub(index.wrapping_mul(size_of::<Entry<K, V>>()));
-        prefetch_line(bucket);
-        prefetch_line(bucket.wrapping_sub(size_of::<Entry<K, V>>()));
     }
 
     /// The value of `key` for reading, if it is in memory.
@@ -190,8 +193,8 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
     pub fn update(&mut self, scope: &mut Scope, hash: u64, key: &K) -> Option<&mut V> {
         let buckets = self.live.num_buckets();
         let entry = self.live.find_mut(hash, |entry| entry.key == *key)?;
-        if entry.bits & TOUCHED != TOUCHED {
-            touch(entry, &mut self.dirty, &mut self.sweep, buckets, hash);
+        if entry.bits & (STAMP | TOUCHED) != self.present {
+            touch(entry, self.present, &mut self.dirty, &mut self.sweep, buckets, hash);
         }
         if std::mem::needs_drop::<V>() {
             self.changes = self.changes.wrapping_add(1);
@@ -206,7 +209,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
     pub fn write(&mut self, hash: u64, index: usize) -> &mut V {
         let buckets = self.live.num_buckets();
         let entry = self.live.get_bucket_mut(index).expect("the index was just found");
-        touch(entry, &mut self.dirty, &mut self.sweep, buckets, hash);
+        touch(entry, self.present, &mut self.dirty, &mut self.sweep, buckets, hash);
         &mut entry.value
     }
 
@@ -245,7 +248,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         let unknown = if self.cold { COLD | SNAPPED } else { 0 };
         let flags = self.forget_absent(scope, hash, &key).unwrap_or(unknown);
         note_dirty(&mut self.dirty, &mut self.sweep, self.live.num_buckets(), hash);
-        let index = self.place(scope, hash, key, value, TOUCHED | flags);
+        let index = self.place(scope, hash, key, value, self.present | flags);
         &mut self.live.get_bucket_mut(index).expect("it was just placed").value
     }
 
@@ -361,16 +364,17 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         part: Part,
         delta: &mut DeltaWriter,
     ) -> Result<()> {
-        let wanted = match part {
-            Part::Changed => DIRTY,
-            Part::Unflushed => UNFLUSHED,
+        let present = self.present;
+        let wanted = |entry: &Entry<K, V>| match part {
+            Part::Changed => entry.is_stamped(present),
+            Part::Unflushed => entry.has(UNFLUSHED),
         };
         let before = delta.len();
         let dirty = std::mem::take(&mut self.dirty);
         let swept = part == Part::Unflushed || self.sweep || dirty.len() > self.live.len() / 4;
         let mut written = 0;
         if swept {
-            for entry in self.live.iter_mut().filter(|entry| entry.has(wanted)) {
+            for entry in self.live.iter_mut().filter(|entry| wanted(entry)) {
                 encode_entry(scope, rows, entry, delta)?;
                 written += 1;
                 if delta.is_full() {
@@ -379,9 +383,10 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             }
         } else {
             for &hash in &dirty {
-                for entry in self.live.iter_hash_mut(hash).filter(|entry| entry.has(wanted)) {
+                for entry in self.live.iter_hash_mut(hash).filter(|entry| wanted(entry)) {
                     // An entry of another hash may come along: its own counts.
                     encode_entry(scope, rows, entry, delta)?;
+                    entry.clear(STAMP);
                 }
             }
         }
@@ -394,6 +399,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
                 delta.delete(scope.id, &row);
             }
         }
+        self.begin_interval();
         self.dirty = dirty;
         self.dirty.clear();
         if self.dirty.capacity() > 4 * self.live.len() + 64 {
@@ -403,6 +409,23 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         self.sweep = part == Part::Changed && swept && written > self.live.len() / 4;
         self.snapped |= delta.len() > before;
         Ok(())
+    }
+
+    /// Makes all entries count as unchanged, by moving on to the next stamp. Stamps come again after 255 intervals; then old ones
+    /// are cleared.
+    fn begin_interval(&mut self) {
+        let next = ((self.present & STAMP) >> STAMP_SHIFT) + 1;
+        if next <= 255 {
+            self.present = next << STAMP_SHIFT | TOUCHED;
+            return;
+        }
+        self.live.iter_mut().for_each(|entry| entry.clear(STAMP));
+        self.present = 1 << STAMP_SHIFT | TOUCHED;
+    }
+
+    /// Whether the last snapshot lacks what an entry holds.
+    pub(super) fn is_dirty(&self, entry: &Entry<K, V>) -> bool {
+        entry.is_stamped(self.present)
     }
 
     /// Hands out every pair, in memory or cold, and forgets them here; the caller drops the rows.
@@ -463,11 +486,18 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
 
 /// Marks an entry as changed and used.
 #[inline]
-fn touch<K, V>(entry: &mut Entry<K, V>, dirty: &mut Vec<u64>, sweep: &mut bool, buckets: usize, hash: u64) {
-    if !entry.has(DIRTY) {
+fn touch<K, V>(
+    entry: &mut Entry<K, V>,
+    present: u32,
+    dirty: &mut Vec<u64>,
+    sweep: &mut bool,
+    buckets: usize,
+    hash: u64,
+) {
+    if !entry.is_stamped(present) {
         note_dirty(dirty, sweep, buckets, hash);
     }
-    entry.set(TOUCHED);
+    entry.bits = (entry.bits & !STAMP) | present;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -511,8 +541,10 @@ fn encode_entry<K: Key, V: StateValue>(
     if let Err(error) = written {
         return Err(scope.codec_error(error));
     }
-    entry.clear(DIRTY);
-    entry.set(SNAPPED);
+    // In the steady state nothing is written here: a sweep over a large table then only reads it.
+    if !entry.has(SNAPPED) {
+        entry.set(SNAPPED);
+    }
     entry.measure(scope);
     Ok(())
 }

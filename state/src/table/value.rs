@@ -23,13 +23,6 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
         Ok(Self { scope, map })
     }
 
-    /// Asks the processor for the memory of a key that will be used soon. Calling it for a batch of some dozens of
-    /// records before their look-ups hides most of the memory's latency: it halves the cost of large tables.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        self.map.prefetch(hash);
-    }
-
     /// The value of `key`.
     ///
     /// # Errors

@@ -101,14 +101,6 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         }
     }
 
-    /// Asks the processor for the memory of a key of the slice used last (see [`ValueTable::prefetch`](crate::ValueTable::prefetch)).
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        if let Some((_, slot)) = self.current {
-            self.maps[slot].prefetch(hash);
-        }
-    }
-
     /// The accumulator of `key` in slice `namespace`, made by `init` if there is none.
     ///
     /// # Errors

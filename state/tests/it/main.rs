@@ -5,3 +5,4 @@ mod backend;
 mod budget;
 mod failures;
 mod model;
+mod snapshots;

@@ -1,0 +1,113 @@
+//! What snapshots cost and what they list.
+
+use rivermark_state::*;
+
+const COUNTS: Value<u64> = Value::new("counts");
+
+fn restored(part: RestorePart) -> KeyedStore {
+    KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, vec![part]).unwrap()
+}
+
+#[test]
+fn a_snapshot_holds_what_changed_and_nothing_else() {
+    let mut store = restored_empty();
+    for key in 0..10_000u64 {
+        store.value(COUNTS).unwrap().set(hash_key(&key), key, 0).unwrap();
+    }
+    assert!(store.snapshot(1).unwrap().delta_bytes >= 180_000);
+    for key in 0..10u64 {
+        *store.value(COUNTS).unwrap().upsert(hash_key(&key), key, || 0).unwrap() += 1;
+    }
+    let second = store.snapshot(2).unwrap();
+    assert!((180..400).contains(&second.delta_bytes), "{}", second.delta_bytes);
+    assert_eq!(second.files.iter().map(|file| file.reused).collect::<Vec<_>>(), [true, false]);
+    let third = store.snapshot(3).unwrap();
+    assert_eq!((third.delta_bytes, third.files.len()), (0, 2));
+    assert!(third.files.iter().all(|file| file.reused));
+}
+
+fn restored_empty() -> KeyedStore {
+    KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, Vec::new()).unwrap()
+}
+
+/// The marks by which entries count as changed are reused after 255 snapshots.
+#[test]
+fn no_change_is_lost_over_many_hundred_snapshots() {
+    let mut store = restored_empty();
+    for key in 0..300u64 {
+        store.value(COUNTS).unwrap().set(hash_key(&key), key, 0).unwrap();
+    }
+    let mut last = None;
+    for epoch in 1..=700u64 {
+        // Key k changes in every k-th interval, so that marks of all ages are about.
+        for key in (1..300u64).filter(|key| epoch.is_multiple_of(*key)) {
+            *store.value(COUNTS).unwrap().get_mut(hash_key(&key), &key).unwrap().unwrap() = epoch;
+        }
+        let snapshot = store.snapshot(epoch).unwrap();
+        last = snapshot.to_restore();
+        if epoch.is_multiple_of(97) || (250..265).contains(&epoch) || (505..520).contains(&epoch) {
+            let mut copy = restored(last.clone().unwrap());
+            for key in 1..300u64 {
+                let expected = epoch / key * key;
+                assert_eq!(
+                    copy.value(COUNTS).unwrap().get(hash_key(&key), &key).unwrap(),
+                    Some(&expected),
+                    "{key}"
+                );
+            }
+        }
+    }
+    assert!(last.unwrap().files.len() <= 700);
+}
+
+#[test]
+fn stored_deltas_are_referred_to_by_name() {
+    let mut store = restored_empty();
+    store.value(COUNTS).unwrap().set(hash_key(&1u64), 1u64, 1u64).unwrap();
+    let first = store.snapshot(1).unwrap();
+    store.value(COUNTS).unwrap().set(hash_key(&2u64), 2u64, 2u64).unwrap();
+    let second = store.snapshot(2).unwrap();
+    assert!(matches!(second.files[0].source, SnapshotSource::Bytes(_)), "not known to be stored yet");
+    store.stored(1);
+    let third = store.snapshot(3).unwrap();
+    assert!(matches!(third.files[0].source, SnapshotSource::Stored));
+    assert!(matches!(third.files[1].source, SnapshotSource::Bytes(_)));
+    assert_eq!(third.files[0].name, first.files[0].name);
+    assert!(third.to_restore().is_none() && second.to_restore().is_some());
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn table_files_are_listed_anew_only_once_and_stay_readable() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = RocksOptions { cache: 8 << 20, write_buffers: 4 << 20, background_jobs: 2 };
+    let backends = RocksBackends::new(folder.path(), &MemoryBudget::unlimited(), options).unwrap();
+    let mut store = KeyedStore::open(StoreSpec::new("op"), &backends, Vec::new()).unwrap();
+    let mut snapshots = Vec::new();
+    for epoch in 1..=3u64 {
+        for key in 0..2_000u64 {
+            let key = epoch << 32 | key;
+            store.value(COUNTS).unwrap().set(hash_key(&key), key, key).unwrap();
+        }
+        store.evict(usize::MAX).unwrap();
+        store.force_rebase();
+        snapshots.push(store.snapshot(epoch).unwrap());
+    }
+    let tables = |snapshot: &Snapshot, reused: bool| {
+        let wanted = |file: &&SnapshotFile| file.name.ends_with(".sst") && file.reused == reused;
+        snapshot.files.iter().filter(wanted).map(|file| file.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(tables(&snapshots[0], true), Vec::<String>::new());
+    assert_eq!(tables(&snapshots[1], true), tables(&snapshots[0], false));
+    drop(store);
+    for (snapshot, epochs) in snapshots.iter().zip(1..) {
+        let mut old =
+            KeyedStore::open(StoreSpec::new("op"), &backends, vec![snapshot.to_restore().unwrap()]).unwrap();
+        let mut rows = 0;
+        old.value::<u64, u64>(COUNTS).unwrap().for_each(|_, _| rows += 1).unwrap();
+        assert_eq!(rows, epochs * 2_000);
+    }
+    drop(snapshots);
+    let left = std::fs::read_dir(folder.path().join("live-state")).unwrap().count();
+    assert_eq!(left, 0, "folders are removed with what refers to them");
+}
