@@ -1,0 +1,13 @@
+//! The whole engine, through the facade alone, over a year of real flights: every result is compared with answers that were computed
+//! elsewhere (`examples/data/README.md` says how).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../../examples/flights/mod.rs"]
+mod flights;
+
+mod delays;
+mod errors;
+mod kill;
+mod rescale;
+mod sessions;
+mod setup;
