@@ -38,11 +38,8 @@ fn main() -> Result<(), BoxError> {
     println!("{} clicks read in {:?}\n", metrics.records_read, metrics.running);
 
     // 4. The result is a topic like any other.
-    let mut rows = engine.log().topic("clicks-per-minute")?.reader(
-        0,
-        Position::Earliest,
-        Isolation::ReadCommitted,
-    )?;
+    let mut rows =
+        engine.log().topic("clicks-per-minute")?.reader(0, Position::Earliest, Isolation::ReadCommitted)?;
     println!("{:<22} {:<8} {:>6}", "minute", "page", "clicks");
     while let Some(records) = rows.next_batch()? {
         for record in records {

@@ -69,7 +69,8 @@ pub fn run_slowly(job: Job, allowance: &Allowance, at_most: u64) -> Result<Metri
 /// # Errors
 /// If it ends before that.
 pub fn run_and_kill(command: &mut Command, records: u64) -> Result<Progress, BoxError> {
-    let (progress, status) = run(command, |progress| progress.records >= records && progress.checkpoints >= 2)?;
+    let (progress, status) =
+        run(command, |progress| progress.records >= records && progress.checkpoints >= 2)?;
     match status {
         None => Ok(progress),
         Some(status) => Err(format!("it ended by itself ({status}) after {progress:?}").into()),

@@ -106,7 +106,15 @@ impl From<Windowed<String, Delays>> for HourlyDelays {
     fn from(row: Windowed<String, Delays>) -> Self {
         let Delays { n, sum_delay_min, min_delay_min, max_delay_min, n_late15 } = row.value;
         let window_start = row.window.start.secs();
-        HourlyDelays { window_start, origin: row.key, n, sum_delay_min, min_delay_min, max_delay_min, n_late15 }
+        HourlyDelays {
+            window_start,
+            origin: row.key,
+            n,
+            sum_delay_min,
+            min_delay_min,
+            max_delay_min,
+            n_late15,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! P1: delays by origin and scheduled hour.
 
-use crate::flights::{Departure, Delays, HourlyDelays, expected};
+use crate::flights::{Delays, Departure, HourlyDelays, expected};
 use crate::setup::{BY_ORIGIN, ONE_PARTITION, for_each_engine, with_departures};
 use rivermark::connectors::{Collect, LogSource};
 use rivermark::{Engine, Flow, Metrics, Stream, Watermarks, Windows, hours, secs};
@@ -75,8 +75,7 @@ struct LateSummary {
 #[test]
 fn late_records_are_counted_exactly_for_every_bound() {
     let directory = with_departures();
-    let answers =
-        [(ONE_PARTITION, "p1_late_summary.csv"), (BY_ORIGIN, "p1_late_summary_by_origin.csv")];
+    let answers = [(ONE_PARTITION, "p1_late_summary.csv"), (BY_ORIGIN, "p1_late_summary_by_origin.csv")];
     let answers = answers.map(|(topic, file)| (topic, expected::<LateSummary>(file).unwrap()));
     for_each_engine(directory.path(), |engine, name| {
         for (topic, summary) in &answers {

@@ -3,7 +3,7 @@
 use crate::delays::assert_rows;
 use crate::flights::kill::{run_and_kill, run_slowly, run_to_end};
 use crate::flights::throttle::{Allowance, Throttled};
-use crate::flights::{self, Departure, Delays, HourlyDelays, expected};
+use crate::flights::{self, Delays, Departure, HourlyDelays, expected};
 use crate::setup::{BY_ORIGIN, backends, options, with_departures};
 use rivermark::connectors::{LogSink, LogSource};
 use rivermark::{Engine, Flow, Watermarks, Windows, days, hours};
@@ -62,7 +62,10 @@ fn a_process_killed_again_and_again_writes_every_row_once() {
             read += run_and_kill(&mut life(ALLOWED), KILL_AFTER).unwrap().records;
         }
         let last = run_to_end(&mut life(flights::DEPARTURES)).unwrap();
-        assert!(last.records < flights::DEPARTURES, "the last process began where the killed ones had come to");
+        assert!(
+            last.records < flights::DEPARTURES,
+            "the last process began where the killed ones had come to"
+        );
         assert!(read + last.records >= flights::DEPARTURES);
         let engine = Engine::open(directory.path()).unwrap();
         let mut rows: Vec<HourlyDelays> = flights::read(engine.log(), "delays").unwrap();

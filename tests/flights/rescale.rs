@@ -2,7 +2,7 @@
 
 use crate::delays::assert_rows;
 use crate::flights::throttle::{Allowance, Throttled};
-use crate::flights::{self, Departure, Delays, HourlyDelays, expected};
+use crate::flights::{self, Delays, Departure, HourlyDelays, expected};
 use crate::setup::{BY_ORIGIN, ONE_PARTITION, backends, deadline, options, with_departures};
 use rivermark::connectors::{Collect, LogSource};
 use rivermark::{Engine, Flow, Status, Watermarks, Windows, days, hours};

@@ -1,7 +1,7 @@
 //! P5: storms of delays, as session windows.
 
 use crate::delays::assert_rows;
-use crate::flights::{Departure, Delays, expected};
+use crate::flights::{Delays, Departure, expected};
 use crate::setup::{BY_ORIGIN, ONE_PARTITION, for_each_engine, with_departures};
 use rivermark::connectors::{Collect, LogSource};
 use rivermark::{Flow, Watermarks, Windowed, Windows, days, secs};
