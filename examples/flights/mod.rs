@@ -59,16 +59,21 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// Adds a flight.
-    pub fn add(&mut self, departure: &Departure) {
+    /// The delay of one flight.
+    pub fn of(departure: &Departure, is_late: bool) -> Delays {
         let delay = departure.dep_delay_min;
-        self.merge(&Delays {
+        Delays {
             n: 1,
             sum_delay_min: delay,
             min_delay_min: delay,
             max_delay_min: delay,
-            n_late15: u64::from(delay >= 15),
-        });
+            n_late15: u64::from(is_late),
+        }
+    }
+
+    /// Adds a flight.
+    pub fn add(&mut self, departure: &Departure) {
+        self.merge(&Delays::of(departure, departure.dep_delay_min >= 15));
     }
 
     /// Adds the flights of another hour, or of another part of this one.
@@ -82,11 +87,6 @@ impl Delays {
             self.max_delay_min = self.max_delay_min.max(other.max_delay_min);
             self.n_late15 += other.n_late15;
         }
-    }
-
-    /// The mean delay in minutes.
-    pub fn mean(&self) -> f64 {
-        self.sum_delay_min as f64 / self.n as f64
     }
 }
 
