@@ -347,6 +347,7 @@ impl Attempt {
             let context = SinkContext {
                 connector: ConnectorContext {
                     flow: self.environment.flow(),
+                    version: self.environment.plan.version(),
                     name,
                     resources: &self.environment.resources,
                 },
@@ -371,8 +372,12 @@ impl Attempt {
             self.partitions.all().iter().map(|p| (Arc::clone(&p.source), p.number)).collect();
         let environment = Arc::clone(&self.environment);
         for (name, source) in environment.plan.sources() {
-            let context =
-                ConnectorContext { flow: environment.flow(), name, resources: &environment.resources };
+            let context = ConnectorContext {
+                flow: environment.flow(),
+                version: environment.plan.version(),
+                name,
+                resources: &environment.resources,
+            };
             let found =
                 source.partitions(&context).map_err(|e| Error::source(name, "listing its partitions", e))?;
             for partition in found {

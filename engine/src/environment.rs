@@ -72,8 +72,8 @@ impl Environment {
             StateBackend::Memory => Arc::new(MemoryBackends::default()),
             #[cfg(feature = "rocksdb")]
             StateBackend::RocksDb => {
-                let options = rivermark_state::RocksOptions::default();
-                let backends = rivermark_state::RocksBackends::new(state.join("rocksdb"), options);
+                let rocks = rivermark_state::RocksOptions::for_budget(&budget);
+                let backends = rivermark_state::RocksBackends::new(state.join("rocksdb"), &budget, rocks);
                 Arc::new(
                     backends
                         .map_err(|e| Error::engine(format!("opening RocksDB in {}", state.display()), e))?,

@@ -9,6 +9,10 @@ use super::throttle::Allowance;
 use rivermark::{BoxError, Job, Metrics};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than any job takes that is not broken.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How far the allowance is raised at a time: records each 5 milliseconds or so.
 const RAISE: u64 = 2000;
@@ -88,22 +92,24 @@ pub fn run_to_end(command: &mut Command) -> Result<Progress, BoxError> {
     }
 }
 
-/// Runs `command` and kills it when `enough` says so. Answers its last progress, and how it ended if it was not killed.
+/// Runs `command` and kills it when `enough` says so, or when it has gone on for too long. Answers its last progress, and how it ended if it was not killed.
 fn run(
     command: &mut Command,
     enough: impl Fn(&Progress) -> bool,
 ) -> Result<(Progress, Option<ExitStatus>), BoxError> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let lines = BufReader::new(child.stdout.take().ok_or("the child has no output")?).lines();
+    let started = Instant::now();
     let mut last = Progress::default();
     for line in lines {
         let Some(progress) = Progress::parse(&line?) else { continue };
         last = progress;
-        if enough(&progress) {
+        let is_late = started.elapsed() > DEADLINE;
+        if enough(&progress) || is_late {
             // SIGKILL: no handler, no destructor, no flush.
             child.kill()?;
             child.wait()?;
-            return Ok((last, None));
+            return if is_late { Err(format!("it hangs at {last:?}").into()) } else { Ok((last, None)) };
         }
     }
     Ok((last, Some(child.wait()?)))

@@ -33,7 +33,7 @@ pub mod window;
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
 /// The encoding of keyed state, for formats that share it.
-pub use rivermark_state::{CodecError, decode, encode_into};
+pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};
 pub use source::DeadLetter;
 pub use stream::{Flow, KeyedStream, Stream};

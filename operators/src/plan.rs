@@ -364,6 +364,11 @@ impl<'a> TaskBuilder<'a> {
         &self.plan.flow
     }
 
+    /// The flow's version.
+    pub(crate) fn version(&self) -> u64 {
+        self.plan.version
+    }
+
     /// After how long a silence the partitions of the source being built are idle.
     pub(crate) fn idle_after(&self) -> Option<Duration> {
         self.plan.nodes[self.node].idle_after

@@ -109,14 +109,14 @@ pub(crate) struct Writing<W> {
 impl<W> Writing<W> {
     pub(crate) fn open<T, S: Sink<T, Writer = W>>(
         name: Arc<str>,
-        flow: &str,
+        flow: (&str, u64),
         sink: &S,
         worker: usize,
         generation: u64,
         resources: &Resources,
         metrics: Arc<OperatorMetrics>,
     ) -> Result<Self> {
-        let connector = ConnectorContext { flow, name: &name, resources };
+        let connector = ConnectorContext { flow: flow.0, version: flow.1, name: &name, resources };
         let context = SinkContext { connector, worker, generation };
         let writer = sink
             .writer(&context)

@@ -67,6 +67,8 @@ impl fmt::Debug for Waker {
 pub struct ConnectorContext<'a> {
     /// The flow's name.
     pub flow: &'a str,
+    /// The flow's version: each has output and positions of its own.
+    pub version: u64,
     /// The source's or sink's name in the flow.
     pub name: &'a str,
     /// What the embedding engine offers.
@@ -255,6 +257,7 @@ struct OpenPartition<R> {
 pub(crate) struct Reading<S: Source> {
     pub(crate) name: Arc<str>,
     pub(crate) flow: String,
+    pub(crate) version: u64,
     pub(crate) source: Arc<S>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) table: Arc<Partitions>,
@@ -274,6 +277,7 @@ impl<S: Source> Reading<S> {
     pub(crate) fn new(
         name: Arc<str>,
         flow: String,
+        version: u64,
         source: Arc<S>,
         resources: Arc<Resources>,
         table: Arc<Partitions>,
@@ -285,6 +289,7 @@ impl<S: Source> Reading<S> {
         Reading {
             name,
             flow,
+            version,
             source,
             resources,
             table,
@@ -368,7 +373,12 @@ impl<S: Source> SourceTask for Reading<S> {
         waker: Waker,
         cx: &mut TaskContext<'_>,
     ) -> Result<()> {
-        let context = ConnectorContext { flow: &self.flow, name: &self.name, resources: &self.resources };
+        let context = ConnectorContext {
+            flow: &self.flow,
+            version: self.version,
+            name: &self.name,
+            resources: &self.resources,
+        };
         let reader = self
             .source
             .reader(entry.number, position, waker, &context)

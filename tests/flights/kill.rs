@@ -10,21 +10,21 @@ use rivermark::{Engine, Flow, Watermarks, Windows, days, hours};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const DIRECTORY: &str = "RIVERMARK_TEST_DIRECTORY";
-const BACKEND: &str = "RIVERMARK_TEST_BACKEND";
-const AT_MOST: &str = "RIVERMARK_TEST_AT_MOST";
+pub const DIRECTORY: &str = "RIVERMARK_TEST_DIRECTORY";
+pub const BACKEND: &str = "RIVERMARK_TEST_BACKEND";
+pub const AT_MOST: &str = "RIVERMARK_TEST_AT_MOST";
 
 /// How many processes are killed, and after how many records each. Together they could not have read everything.
 const KILLS: u64 = 4;
 const KILL_AFTER: u64 = 40_000;
 const ALLOWED: u64 = 70_000;
 
-fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the test that starts this one"))
 }
 
 /// This test binary again, to run one of the tests that are processes rather than tests.
-fn child(test: &str, directory: &Path) -> Command {
+pub fn child(test: &str, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--ignored", "--nocapture"]).env(DIRECTORY, directory);
     command

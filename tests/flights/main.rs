@@ -5,6 +5,7 @@
 #[path = "../../examples/flights/mod.rs"]
 mod flights;
 
+mod deaths;
 mod delays;
 mod errors;
 mod kill;

@@ -70,6 +70,7 @@ impl Flow {
             let reading = Reading::new(
                 builder.name(),
                 flow.clone(),
+                builder.version(),
                 Arc::clone(&reads),
                 Arc::clone(&environment.resources),
                 Arc::clone(&environment.partitions),
@@ -146,7 +147,7 @@ impl<T: Send + 'static> Stream<T> {
             let environment = builder.environment();
             let writing = Writing::open(
                 builder.name(),
-                builder.flow(),
+                (builder.flow(), builder.version()),
                 &*writes,
                 environment.worker,
                 environment.generation,

@@ -1,0 +1,27 @@
+//! Sources and sinks of Rivermark for the outside world.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`format`] | how keys and values become bytes: JSON, bincode, text, raw |
+//! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions |
+//! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
+//! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |
+//! | [`FromVec`], [`Collect`] | memory, for tests |
+//! | [`conformance`] | what every source and sink must do, as tests that anyone can run on theirs |
+//!
+//! Invariant: nothing here knows how a flow is run; everything goes through the traits of `rivermark-operators`.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+pub mod conformance;
+mod files;
+pub mod format;
+mod log_sink;
+mod log_source;
+mod memory;
+mod part_files;
+
+pub use files::{CsvReader, CsvSource, JsonLinesReader, JsonLinesSource};
+pub use log_sink::{LogSink, LogWriter};
+pub use log_source::{LogReader, LogSource};
+pub use memory::{Collect, CollectWriter, FromVec, FromVecReader};
+pub use part_files::{CsvSink, JsonLinesSink, PartWriter, part_files};

@@ -1,0 +1,234 @@
+//! Reading topics of the embedded log.
+
+use crate::format::{Bincode, Format, Json, Raw, Text};
+use rivermark_log::{Isolation, Log, Position, Reader};
+use rivermark_operators::source::{
+    ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
+};
+use rivermark_operators::{BoxError, Timestamp};
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+
+/// A topic of the engine's log as a source: its partitions are the topic's, its positions offsets.
+///
+/// Values are JSON unless another format is chosen. Records without a value (tombstones) are given to the format as no bytes at
+/// all. A live source waits for more at the end; [`LogSource::until_end`] makes it end there.
+pub struct LogSource<T, F = Json> {
+    topic: String,
+    format: F,
+    start: Position,
+    until_end: bool,
+    isolation: Isolation,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T> LogSource<T, Json> {
+    /// Reads the topic `topic` from the earliest record, as JSON, only what is committed, and goes on waiting at the end.
+    pub fn topic(topic: impl Into<String>) -> Self {
+        LogSource {
+            topic: topic.into(),
+            format: Json,
+            start: Position::Earliest,
+            until_end: false,
+            isolation: Isolation::ReadCommitted,
+            records: PhantomData,
+        }
+    }
+}
+
+impl<T, F> LogSource<T, F> {
+    /// Where a partition begins that no checkpoint has a position for. Default: the earliest record.
+    pub fn starting_from(mut self, start: Position) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Ends each partition at the end that it has when its reader is opened. A restart looks at the end anew: what was appended meanwhile is
+    /// read too, since a checkpoint keeps positions and never ends.
+    pub fn until_end(mut self) -> Self {
+        self.until_end = true;
+        self
+    }
+
+    /// Reads also what is not committed yet, or not yet durable. Such a record may be gone after a crash, and the flow's result is then not
+    /// a function of the log any more.
+    pub fn read_uncommitted(mut self) -> Self {
+        self.isolation = Isolation::ReadUncommitted;
+        self
+    }
+
+    /// Decodes values by another format.
+    pub fn format<G>(self, format: G) -> LogSource<T, G> {
+        LogSource {
+            topic: self.topic,
+            format,
+            start: self.start,
+            until_end: self.until_end,
+            isolation: self.isolation,
+            records: PhantomData,
+        }
+    }
+
+    /// Decodes values as JSON.
+    pub fn json(self) -> LogSource<T, Json> {
+        self.format(Json)
+    }
+
+    /// Decodes values as bincode.
+    pub fn bincode(self) -> LogSource<T, Bincode> {
+        self.format(Bincode)
+    }
+}
+
+impl<F> LogSource<Vec<u8>, F> {
+    /// Takes values as bytes.
+    pub fn raw(self) -> LogSource<Vec<u8>, Raw> {
+        self.format(Raw)
+    }
+}
+
+impl<F> LogSource<String, F> {
+    /// Takes values as UTF-8 text.
+    pub fn text(self) -> LogSource<String, Text> {
+        self.format(Text)
+    }
+}
+
+/// The log that the engine offers.
+pub(crate) fn log_of<'a>(cx: &ConnectorContext<'a>) -> Result<&'a Log, BoxError> {
+    cx.resources.get::<Log>().ok_or_else(|| {
+        format!(
+            "`{}` needs the embedded log, which this engine does not offer; run the flow with `Engine`",
+            cx.name
+        )
+        .into()
+    })
+}
+
+impl<T: Send + 'static, F: Format<T>> Source for LogSource<T, F> {
+    type Item = T;
+    type Reader = LogReader<T, F>;
+
+    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        let topic = log_of(cx)?.topic(&self.topic)?;
+        let partition = |number| SourcePartition { number, name: format!("{}[{number}]", self.topic) };
+        Ok((0..topic.partitions()).map(partition).collect())
+    }
+
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        waker: Waker,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<LogReader<T, F>, BoxError> {
+        let topic = log_of(cx)?.topic(&self.topic)?;
+        let start = match position {
+            None => self.start,
+            Some(bytes) => {
+                let bytes =
+                    bytes.try_into().map_err(|_| "the checkpoint's position is not an offset of the log")?;
+                Position::Offset(u64::from_le_bytes(bytes))
+            }
+        };
+        let mut reader = topic.reader(partition, start, self.isolation)?;
+        // Registered before the end is looked at: nothing that is appended in between is missed.
+        reader.wake_with(move || waker.wake());
+        Ok(LogReader {
+            next: reader.position(),
+            until: self.until_end.then(|| reader.end()),
+            format: self.format.clone(),
+            reader,
+            ahead: VecDeque::new(),
+        })
+    }
+}
+
+/// Reads one partition of a topic.
+pub struct LogReader<T, F> {
+    reader: Reader,
+    format: F,
+    /// The offset after the last record that was given out.
+    next: u64,
+    until: Option<u64>,
+    /// Records of a batch that was larger than what was asked for.
+    ahead: VecDeque<(u64, Timestamp, T)>,
+}
+
+impl<T, F: Format<T>> LogReader<T, F> {
+    fn give_ahead(&mut self, max: usize, records: &mut Records<'_, T>) -> usize {
+        let given = max.min(self.ahead.len());
+        for (offset, time, value) in self.ahead.drain(..given) {
+            records.push(offset, time, value);
+            self.next = offset + 1;
+        }
+        given
+    }
+}
+
+impl<T, F: Format<T>> SourceReader<T> for LogReader<T, F> {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        let mut given = self.give_ahead(max, records);
+        while given < max {
+            if self.until.is_some_and(|until| self.next >= until) {
+                return Ok(Polled::Ended);
+            }
+            let Some(batch) = self.reader.next_batch()? else {
+                // The records before the end may have been compacted away.
+                if self.until.is_some_and(|until| self.reader.position() >= until) {
+                    return Ok(Polled::Ended);
+                }
+                return Ok(if given > 0 { Polled::Ready } else { Polled::Pending });
+            };
+            let mut failed = None;
+            for record in batch {
+                if record.offset < self.next || self.until.is_some_and(|until| record.offset >= until) {
+                    continue;
+                }
+                let value = record.value.unwrap_or_default();
+                records.add_bytes((value.len() + record.key.map_or(0, <[u8]>::len)) as u64);
+                match self.format.decode(value) {
+                    Ok(value) if given < max => {
+                        records.push(record.offset, Timestamp::from_millis(record.timestamp), value);
+                        self.next = record.offset + 1;
+                        given += 1;
+                    }
+                    Ok(value) => {
+                        let time = Timestamp::from_millis(record.timestamp);
+                        self.ahead.push_back((record.offset, time, value));
+                    }
+                    // Its turn comes when those before it have been given out.
+                    Err(_) if given >= max => {
+                        failed = Some((record.offset, None));
+                        break;
+                    }
+                    Err(error) => match records.undecodable(record.offset, record.key, record.value, error) {
+                        Ok(()) => {
+                            self.next = record.offset + 1;
+                            given += 1;
+                        }
+                        Err(error) => {
+                            failed = Some((record.offset, Some(error)));
+                            break;
+                        }
+                    },
+                }
+            }
+            if let Some((offset, error)) = failed {
+                self.reader.seek(Position::Offset(offset))?;
+                if let Some(error) = error {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Polled::Ready)
+    }
+
+    fn position(&self) -> Vec<u8> {
+        self.next.to_le_bytes().to_vec()
+    }
+
+    fn backlog(&self) -> Option<u64> {
+        Some(self.reader.end().saturating_sub(self.next))
+    }
+}

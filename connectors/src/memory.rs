@@ -1,0 +1,236 @@
+//! Sources and sinks in memory, for tests and examples.
+
+use parking_lot::Mutex;
+use rivermark_operators::sink::{Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter};
+use rivermark_operators::source::{
+    ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
+};
+use rivermark_operators::{BoxError, Timestamp};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Vectors as a bounded source: one partition each, positions are indexes.
+#[derive(Clone, Debug)]
+pub struct FromVec<T> {
+    partitions: Arc<Vec<Vec<T>>>,
+}
+
+impl<T> FromVec<T> {
+    /// One partition of these records.
+    pub fn new(records: Vec<T>) -> Self {
+        Self::partitions(vec![records])
+    }
+
+    /// A partition of each of these vectors.
+    pub fn partitions(partitions: Vec<Vec<T>>) -> Self {
+        FromVec { partitions: Arc::new(partitions) }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Source for FromVec<T> {
+    type Item = T;
+    type Reader = FromVecReader<T>;
+
+    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        let partition = |number| SourcePartition { number, name: format!("vec[{number}]") };
+        Ok((0..self.partitions.len() as u32).map(partition).collect())
+    }
+
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        _waker: Waker,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<FromVecReader<T>, BoxError> {
+        let next = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
+        Ok(FromVecReader {
+            partitions: Arc::clone(&self.partitions),
+            partition: partition as usize,
+            next: next as usize,
+        })
+    }
+}
+
+/// Reads one vector of a [`FromVec`].
+#[derive(Debug)]
+pub struct FromVecReader<T> {
+    partitions: Arc<Vec<Vec<T>>>,
+    partition: usize,
+    next: usize,
+}
+
+impl<T: Clone> SourceReader<T> for FromVecReader<T> {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        let all = &self.partitions[self.partition];
+        let end = all.len().min(self.next + max);
+        for (at, value) in all.iter().enumerate().take(end).skip(self.next) {
+            records.push(at as u64, Timestamp::MIN, value.clone());
+        }
+        self.next = end;
+        Ok(if end == all.len() { Polled::Ended } else { Polled::Ready })
+    }
+
+    fn position(&self) -> Vec<u8> {
+        (self.next as u64).to_le_bytes().to_vec()
+    }
+
+    fn backlog(&self) -> Option<u64> {
+        Some((self.partitions[self.partition].len() - self.next) as u64)
+    }
+}
+
+/// A sink that keeps what is committed in memory. Clones share it; it outlives the job, but not the process.
+pub struct Collect<T> {
+    shared: Arc<Mutex<Shared<T>>>,
+}
+
+struct Shared<T> {
+    generation: u64,
+    prepared: BTreeMap<u64, Vec<T>>,
+    next: u64,
+    committed: Vec<T>,
+    done: HashSet<u64>,
+}
+
+impl<T> Clone for Collect<T> {
+    fn clone(&self) -> Self {
+        Collect { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> Default for Collect<T> {
+    fn default() -> Self {
+        let shared = Shared {
+            generation: 0,
+            prepared: BTreeMap::new(),
+            next: 0,
+            committed: Vec::new(),
+            done: HashSet::new(),
+        };
+        Collect { shared: Arc::new(Mutex::new(shared)) }
+    }
+}
+
+impl<T> fmt::Debug for Collect<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Collect({} rows)", self.shared.lock().committed.len())
+    }
+}
+
+impl<T> Collect<T> {
+    /// An empty collection.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<T: Clone> Collect<T> {
+    /// The rows that are committed, in the order of their commits.
+    pub fn rows(&self) -> Vec<T> {
+        self.shared.lock().committed.clone()
+    }
+}
+
+impl<T: Send + 'static> Sink<T> for Collect<T> {
+    type Writer = CollectWriter<T>;
+
+    fn writer(&self, cx: &SinkContext<'_>) -> Result<CollectWriter<T>, BoxError> {
+        Ok(CollectWriter { collect: self.clone(), generation: cx.generation, rows: Vec::new() })
+    }
+
+    fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
+        Ok(Box::new(CollectCommitter { collect: self.clone(), generation: cx.generation }))
+    }
+}
+
+/// One worker's share of a [`Collect`].
+pub struct CollectWriter<T> {
+    collect: Collect<T>,
+    generation: u64,
+    rows: Vec<T>,
+}
+
+impl<T> SinkWriter<T> for CollectWriter<T> {
+    fn write(&mut self, batch: &mut Batch<T>) -> Result<(), BoxError> {
+        self.rows.extend(batch.drain().map(|(_, row)| row));
+        Ok(())
+    }
+
+    fn prepare(&mut self, _epoch: Epoch) -> Result<Option<Vec<u8>>, BoxError> {
+        let mut shared = self.collect.shared.lock();
+        if shared.generation > self.generation {
+            return Err(fenced(self.generation, shared.generation).into());
+        }
+        if self.rows.is_empty() {
+            return Ok(None);
+        }
+        let number = shared.next;
+        shared.next += 1;
+        shared.prepared.insert(number, std::mem::take(&mut self.rows));
+        Ok(Some(number.to_le_bytes().to_vec()))
+    }
+}
+
+fn fenced(mine: u64, current: u64) -> String {
+    format!("generation {mine} is fenced by generation {current}")
+}
+
+struct CollectCommitter<T> {
+    collect: Collect<T>,
+    generation: u64,
+}
+
+impl<T> CollectCommitter<T> {
+    fn numbers(&self, tokens: &[Vec<u8>]) -> Result<Vec<u64>, CommitError> {
+        let number = |token: &Vec<u8>| token[..].try_into().map(u64::from_le_bytes).ok();
+        let numbers: Option<_> = tokens.iter().map(number).collect();
+        numbers.ok_or_else(|| CommitError::Refused("a token is none of this collection's".into()))
+    }
+}
+
+impl<T: Send> Committer for CollectCommitter<T> {
+    fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        {
+            let mut shared = self.collect.shared.lock();
+            if shared.generation > self.generation {
+                return Err(CommitError::Refused(fenced(self.generation, shared.generation).into()));
+            }
+            shared.generation = self.generation;
+        }
+        self.commit(Epoch(0), tokens)?;
+        self.collect.shared.lock().prepared.clear();
+        Ok(())
+    }
+
+    fn commit(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        let numbers = self.numbers(tokens)?;
+        let mut shared = self.collect.shared.lock();
+        if shared.generation > self.generation {
+            return Err(CommitError::Refused(fenced(self.generation, shared.generation).into()));
+        }
+        for number in numbers {
+            match shared.prepared.remove(&number) {
+                Some(rows) => {
+                    shared.committed.extend(rows);
+                    shared.done.insert(number);
+                }
+                None if shared.done.contains(&number) => {}
+                None => {
+                    return Err(CommitError::Refused(
+                        format!("rows {number} were never prepared here").into(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        let numbers = self.numbers(tokens)?;
+        let mut shared = self.collect.shared.lock();
+        numbers.iter().for_each(|number| drop(shared.prepared.remove(number)));
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+use rivermark_connectors::conformance::{check_sink, check_source};
+use rivermark_connectors::{LogSink, LogSource};
+use rivermark_log::{Isolation, Log, LogOptions, MemoryDisk, Position, RecordBatch, TopicOptions};
+use rivermark_operators::plan::Resources;
+use rivermark_operators::sink::Batch;
+use rivermark_operators::source::{ConnectorContext, Polled, Records, Source, SourceReader, Waker};
+
+fn log() -> (Log, Resources) {
+    let log = Log::open("log", LogOptions::new().disk(MemoryDisk::new())).unwrap();
+    let mut resources = Resources::default();
+    resources.insert(log.clone());
+    (log, resources)
+}
+
+fn append(log: &Log, partition: u32, values: impl IntoIterator<Item = u64>) {
+    let mut batch = RecordBatch::new();
+    values.into_iter().for_each(|value| batch.push(None, Some(value.to_string().as_bytes()), 0));
+    log.topic("numbers").unwrap().append(partition, &mut batch).unwrap();
+}
+
+fn committed(log: &Log, topic: &str) -> Vec<u64> {
+    let Ok(topic) = log.topic(topic) else { return Vec::new() };
+    let mut rows = Vec::new();
+    for partition in 0..topic.partitions() {
+        let mut reader = topic.reader(partition, Position::Earliest, Isolation::ReadCommitted).unwrap();
+        while let Some(records) = reader.next_batch().unwrap() {
+            rows.extend(records.map(|record| serde_json::from_slice::<u64>(record.value.unwrap()).unwrap()));
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_topic_is_a_source_live_and_bounded() {
+    let (log, resources) = log();
+    log.create_topic("numbers", TopicOptions::new(2)).unwrap();
+    append(&log, 0, 0..5);
+    append(&log, 0, 5..6);
+    append(&log, 0, 6..9);
+    append(&log, 1, 0..3);
+    check_source(&LogSource::<u64>::topic("numbers"), &resources);
+    check_source(&LogSource::<u64>::topic("numbers").until_end(), &resources);
+    check_source(&LogSource::<u64>::topic("numbers").starting_from(Position::Offset(3)), &resources);
+}
+
+#[test]
+fn a_topic_is_a_sink() {
+    let make = || {
+        let (log, resources) = log();
+        log.create_topic("out", TopicOptions::new(2)).unwrap();
+        (LogSink::topic("out").key(|n: &u64| n.to_le_bytes().to_vec()), resources)
+    };
+    check_sink(make, |n| n, |_, resources| committed(resources.get::<Log>().unwrap(), "out"));
+}
+
+#[test]
+fn a_bounded_source_ends_where_the_topic_ended_when_it_was_opened() {
+    let (log, resources) = log();
+    log.create_topic("numbers", TopicOptions::new(1)).unwrap();
+    append(&log, 0, 0..5);
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let mut reader =
+        LogSource::<u64>::topic("numbers").until_end().reader(0, None, Waker::none(), &cx).unwrap();
+    append(&log, 0, 5..9);
+    let mut batch = Batch::new();
+    let polled = reader.poll(100, &mut Records::into_batch(&mut batch)).unwrap();
+    assert_eq!((batch.values(), polled), (&[0, 1, 2, 3, 4][..], Polled::Ended));
+}
+
+#[test]
+fn an_append_wakes_a_reader_at_the_tail() {
+    let (log, resources) = log();
+    log.create_topic("numbers", TopicOptions::new(1)).unwrap();
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let woken = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counts = std::sync::Arc::clone(&woken);
+    let waker = Waker::new(move || {
+        counts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut reader = LogSource::<u64>::topic("numbers").reader(0, None, waker, &cx).unwrap();
+    let mut batch = Batch::new();
+    assert_eq!(reader.poll(9, &mut Records::into_batch(&mut batch)).unwrap(), Polled::Pending);
+    append(&log, 0, [1]);
+    assert!(woken.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    reader.poll(9, &mut Records::into_batch(&mut batch)).unwrap();
+    assert_eq!(batch.values(), [1]);
+}
+
+#[test]
+fn an_undecodable_record_names_its_topic_and_offset_and_stays_in_the_way() {
+    let (log, resources) = log();
+    log.create_topic("numbers", TopicOptions::new(1)).unwrap();
+    append(&log, 0, [1, 2]);
+    let mut bad = RecordBatch::new();
+    bad.push(None, Some(b"no number"), 0);
+    log.topic("numbers").unwrap().append(0, &mut bad).unwrap();
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let mut reader = LogSource::<u64>::topic("numbers").reader(0, None, Waker::none(), &cx).unwrap();
+    for _ in 0..2 {
+        let mut batch = Batch::new();
+        let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
+        assert!(error.contains("offset 2: cannot be decoded"), "{error}");
+        assert_eq!(reader.position(), 2_u64.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_missing_topic_is_an_error_that_names_it() {
+    let (_log, resources) = log();
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let error = LogSource::<u64>::topic("clicks").partitions(&cx).unwrap_err().to_string();
+    assert!(error.contains("clicks"), "{error}");
+}
