@@ -50,7 +50,8 @@ fn main() -> Result<(), BoxError> {
     let engine = Engine::open(&directory)?;
     flights::append_by_origin(engine.log(), "departures", &flights::departures()?)?;
     let allowance = Allowance::default();
-    allowance.add(DEPARTURES);
+    // More than there is, so that the source comes to its end.
+    allowance.add(2 * DEPARTURES);
     engine.run(flights_per_hour("undisturbed", &allowance))?;
     // Only one process at a time may have the directory.
     drop(engine);

@@ -2,7 +2,7 @@
 //!
 //! | module | what lives there |
 //! | --- | --- |
-//! | [`format`] | how keys and values become bytes: JSON, bincode, text, raw |
+//! | [`mod@format`] | how keys and values become bytes: JSON, bincode, text, raw |
 //! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions |
 //! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
 //! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |

@@ -69,7 +69,7 @@ impl Environment {
         let scratch = state.join("restore");
         let budget = MemoryBudget::new(options.state_budget);
         let backends: Arc<dyn Backends> = match options.backend {
-            StateBackend::Memory => Arc::new(MemoryBackends::default()),
+            StateBackend::Memory => Arc::new(MemoryBackends),
             #[cfg(feature = "rocksdb")]
             StateBackend::RocksDb => {
                 let rocks = rivermark_state::RocksOptions::for_budget(&budget);
@@ -109,7 +109,7 @@ impl Environment {
             resources: Arc::new(resources),
             owner: "simulation".into(),
             store,
-            backends: Arc::new(MemoryBackends::default()),
+            backends: Arc::new(MemoryBackends),
             budget: MemoryBudget::new(options.state_budget),
             limits: Limits::default(),
             scratch: None,

@@ -1,12 +1,12 @@
 //! The exchange: moves each record to the worker that owns its key.
 //!
-//! 1. The [`Router`] of the sending worker sorts a batch's records into one buffer a receiver, by the key group of a hash that was
+//! 1. The `Router` of the sending worker sorts a batch's records into one buffer a receiver, by the key group of a hash that was
 //!    computed once and travels with the record. Records are moved, never cloned.
 //! 2. A full buffer goes out at once; the others when the task is flushed. A watermark waits with them, so that time passes
 //!    once a flush instead of once a batch, and never before the records it covers.
 //! 3. The transport (the engine's channels, or a local queue where sender and receiver are the same worker) carries boxed batches
 //!    by pointer.
-//! 4. The [`Receiving`] inlet unpacks them and gives the emptied box back to its own worker's router, so that in a steady state no batch is
+//! 4. The `Receiving` inlet unpacks them and gives the emptied box back to its own worker's router, so that in a steady state no batch is
 //!    allocated.
 
 use crate::batch::Batch;
@@ -82,6 +82,10 @@ struct Router<T> {
     groups: u16,
     /// The worker of each key group.
     owners: Vec<u16>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a full buffer goes into the channel as the box it is, and another comes back from the pool"
+    )]
     buffers: Vec<Box<Batch<T>>>,
     pool: Pool<T>,
     watermark: Option<Timestamp>,

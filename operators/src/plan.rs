@@ -1,7 +1,7 @@
 //! The plan: the graph behind a flow, and how a worker makes its tasks from it.
 //!
-//! 1. Describing a flow adds nodes to a [`Graph`]; a stream is a port of a node. Nodes hold factories, not operators.
-//! 2. [`Graph::into_plan`] checks the whole and makes it immutable; all workers share it.
+//! 1. Describing a flow adds nodes to a graph; a stream is a port of a node. Nodes hold factories, not operators.
+//! 2. [`Flow::into_plan`](crate::Flow::into_plan) checks the whole and makes it immutable; all workers share it.
 //! 3. Each worker builds its own operators, consumers before producers: a node's factory takes its finished consumers out of
 //!    the [`TaskBuilder`] as typed [`Output`]s and attaches itself to the ports of its inputs. So each operator owns what is
 //!    downstream of it, and the types are checked once, here, rather than a record at a time.

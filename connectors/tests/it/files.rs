@@ -85,8 +85,7 @@ fn an_undecodable_line_is_an_error_that_says_where_and_stays_one() {
         let mut reader = source.reader(0, None, Waker::none(), &cx).unwrap();
         let mut poll = || {
             let mut batch = Batch::new();
-            let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
-            error
+            reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string()
         };
         vec![poll(), poll()]
     }

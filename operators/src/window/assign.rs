@@ -119,9 +119,10 @@ impl Slices {
 
     /// The window that ends at `end`.
     pub(crate) fn window(&self, end: Timestamp) -> Window {
-        // The last windows of all end beyond the range: their start is counted from their first slice instead.
+        // The last windows of all end at the end of the range or beyond it, and are one: it begins where the first of them does.
         let start = if end == Timestamp::MAX {
-            Timestamp::MAX.minus_millis(self.size - 1).floor(self.slide, self.offset)
+            let before_the_first = end.minus_millis(self.size).minus_millis(1);
+            before_the_first.floor(self.slide, self.offset).plus_millis(self.slide)
         } else {
             end.minus_millis(self.size)
         };
@@ -180,6 +181,10 @@ mod tests {
         let last = hourly.slice_of(Timestamp::MAX);
         assert_eq!(hourly.last_end(last), Timestamp::MAX);
         assert_eq!(hourly.window(Timestamp::MAX).start, last);
+        let sliding = slices(3_600_000, 600_000, 0);
+        let merged = sliding.window(Timestamp::MAX).start;
+        assert_eq!(merged.plus_millis(3_600_000), Timestamp::MAX);
+        assert!(merged.minus_millis(600_000).plus_millis(3_600_000) < Timestamp::MAX);
         let first = hourly.slice_of(Timestamp::MIN);
         assert_eq!(first, Timestamp::MIN);
         assert!(hourly.first_end(first) > Timestamp::MIN);
