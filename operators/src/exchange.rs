@@ -40,20 +40,28 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// Begins a batch.
-    pub(crate) fn begin<K, V>(&mut self, batch: &Batch<Keyed<K, V>>) {
+    pub(crate) fn begin<K, V>(&mut self, batch: &Batch<Keyed<K, V>>, store: &KeyedStore) {
         self.hashes.clear();
         self.hashes.extend(batch.values().iter().map(|record| record.hash));
         self.next = 0;
+        self.warm(0, store);
     }
 
     /// The next record's turn has come.
     #[inline]
     pub(crate) fn step(&mut self, store: &KeyedStore) {
         if self.next.is_multiple_of(WARM_CHUNK) {
-            let end = self.hashes.len().min(self.next + WARM_CHUNK);
-            store.warm(&self.hashes[self.next..end]);
+            self.warm(self.next + WARM_CHUNK, store);
         }
         self.next += 1;
+    }
+
+    /// One chunk is on its way from memory while the one before it is worked on.
+    fn warm(&self, from: usize, store: &KeyedStore) {
+        let chunk = from..self.hashes.len().min(from + WARM_CHUNK);
+        if let Some(hashes) = self.hashes.get(chunk) {
+            store.warm(hashes);
+        }
     }
 }
 

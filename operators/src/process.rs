@@ -332,7 +332,7 @@ impl<K: Key, P, Out> Processing<K, P, Out> {
 impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, P, P::Out> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.metrics.add_in(batch.len());
-        self.ahead.begin(batch);
+        self.ahead.begin(batch, &self.store);
         let mut watch = self.blame.watch(&self.name);
         for (stamp, Keyed { hash, key, value }) in batch.drain() {
             watch.at(&stamp);

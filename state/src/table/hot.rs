@@ -161,7 +161,10 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             return;
         }
         for &hash in hashes {
-            // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins.
+            // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins, and behind bucket 0 there is a byte a
+            // bucket, which is looked at first.
+            let control = self.first_bucket.wrapping_add(size).wrapping_add(hash as usize & mask);
+            prefetch_line(control);
             let bucket = self.first_bucket.wrapping_sub((hash as usize & mask).wrapping_mul(size));
             prefetch_line(bucket);
             prefetch_line(bucket.wrapping_sub(size));
