@@ -3,6 +3,7 @@
 //! The stamps are apart from the values so that an operator that changes values moves the stamps by pointer, and so
 //! that the engine can judge time and place without touching (or knowing) the values.
 
+use crate::error::Result;
 use crate::time::Timestamp;
 use std::fmt;
 
@@ -142,6 +143,16 @@ impl<T> Batch<T> {
     /// The records in order, by reference.
     pub fn iter(&self) -> impl Iterator<Item = (&Stamp, &T)> {
         self.stamps.iter().zip(&self.values)
+    }
+
+    /// Gives the records away in order and keeps the memory: [`drain`](Self::drain) for the loops that every record passes. Stamps stay where they
+    /// are and are copied once, by whoever needs them; after an error the rest is dropped.
+    #[inline]
+    pub(crate) fn try_drain(&mut self, mut take: impl FnMut(&Stamp, T) -> Result<()>) -> Result<()> {
+        let given =
+            self.stamps.iter().zip(self.values.drain(..)).try_for_each(|(stamp, value)| take(stamp, value));
+        self.stamps.clear();
+        given
     }
 
     /// Takes the records out in order and keeps the memory.

@@ -141,10 +141,13 @@ impl<T: Send + 'static> Operator<T> for Router<T> {
             }
             return Ok(());
         }
-        for (stamp, record) in batch.drain() {
-            let to = usize::from(self.owners[usize::from(key_group((self.hash)(&record), self.groups).0)]);
-            self.buffers[to].push(stamp, record);
-        }
+        let (owners, buffers, hash) = (&self.owners, &mut self.buffers, self.hash);
+        let groups = self.groups;
+        batch.try_drain(|stamp, record| {
+            let to = usize::from(owners[usize::from(key_group(hash(&record), groups).0)]);
+            buffers[to].push(*stamp, record);
+            Ok(())
+        })?;
         for to in 0..self.buffers.len() {
             if self.buffers[to].len() >= Batch::<T>::CAPACITY {
                 self.send(to, cx);

@@ -334,11 +334,11 @@ impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K
         self.metrics.add_in(batch.len());
         self.ahead.begin(batch, &self.store);
         let mut watch = self.blame.watch(&self.name);
-        for (stamp, Keyed { hash, key, value }) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, Keyed { hash, key, value }| {
+            watch.at(stamp);
             self.ahead.step(&self.store);
             let mut context = Context {
-                stamp,
+                stamp: *stamp,
                 watermark: self.watermark,
                 hash,
                 key: &key,
@@ -347,10 +347,8 @@ impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K
                 out: &mut self.out,
             };
             self.function.on_record(&key, value, &mut context).map_err(|e| watch.fail(e))?;
-            if self.out.is_full() {
-                self.out.send(cx)?;
-            }
-        }
+            if self.out.is_full() { self.out.send(cx) } else { Ok(()) }
+        })?;
         drop(watch);
         self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.out.send(cx)

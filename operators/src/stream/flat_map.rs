@@ -49,16 +49,17 @@ struct FlatMapping<F, U> {
 impl<T, U, I: IntoIterator<Item = U>, F: Fn(T) -> I> Operator<T> for FlatMapping<F, U> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
-        for (stamp, value) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, value| {
+            watch.at(stamp);
             for result in (self.f)(value) {
-                self.out.push(stamp, result);
+                self.out.push(*stamp, result);
                 // One record may become millions: they go on in batches, not in one.
                 if self.out.is_full() {
                     self.out.send(cx)?;
                 }
             }
-        }
+            Ok(())
+        })?;
         drop(watch);
         self.out.send(cx)
     }

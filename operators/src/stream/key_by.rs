@@ -53,11 +53,12 @@ struct Keying<F, K, V> {
 impl<K: Key, V, F: Fn(&V) -> K> Operator<V> for Keying<F, K, V> {
     fn on_batch(&mut self, batch: &mut Batch<V>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
-        for (stamp, value) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, value| {
+            watch.at(stamp);
             let key = (self.key)(&value);
-            self.out.push(stamp, Keyed { hash: hash_key(&key), key, value });
-        }
+            self.out.push(*stamp, Keyed { hash: hash_key(&key), key, value });
+            Ok(())
+        })?;
         drop(watch);
         self.out.send(cx)
     }

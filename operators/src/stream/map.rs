@@ -37,11 +37,12 @@ struct Mapping<F, U> {
 impl<T, U, F: Fn(T) -> Result<U, BoxError>> Operator<T> for Mapping<F, U> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
-        for (stamp, value) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, value| {
+            watch.at(stamp);
             let value = (self.f)(value).map_err(|e| watch.fail(e))?;
-            self.out.push(stamp, value);
-        }
+            self.out.push(*stamp, value);
+            Ok(())
+        })?;
         drop(watch);
         self.out.send(cx)
     }

@@ -200,11 +200,11 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
         self.ahead.begin(batch, &self.store);
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
-        for (stamp, record) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, record| {
+            watch.at(stamp);
             self.ahead.step(&self.store);
-            self.add(stamp, record)?;
-        }
+            self.add(*stamp, record)
+        })?;
         drop(watch);
         self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.send(cx)?;

@@ -293,19 +293,19 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
         self.ahead.begin(batch, &self.store);
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
-        for (stamp, record) in batch.drain() {
-            watch.at(&stamp);
+        batch.try_drain(|stamp, record| {
+            watch.at(stamp);
             self.ahead.step(&self.store);
             // A partition that was idle may be behind windows that have fired without it: then it is late for them.
             let watermark = stamp.watermark.max(self.watermark);
             let slice = self.slices.slice_of(stamp.time);
             let first_end = self.slices.first_end(slice);
             if watermark < first_end {
-                self.add((slice.millis(), first_end.millis()), &record)?;
+                self.add((slice.millis(), first_end.millis()), &record)
             } else {
-                self.add_behind(stamp, watermark, record)?;
+                self.add_behind(*stamp, watermark, record)
             }
-        }
+        })?;
         drop(watch);
         self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.send(cx)?;
