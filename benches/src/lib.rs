@@ -1,5 +1,6 @@
 //! What the benchmark programs share.
 
+pub mod keeping;
 pub mod synthetic;
 
 /// The value after `name` on the command line.

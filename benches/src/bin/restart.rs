@@ -5,9 +5,8 @@
 //! from the opening of the engine until the first record has gone through the stateful operator, and until the job runs.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use rivermark::{BoxError, Context, Engine, Flow, Options, ProcessFunction, Restart, Value, secs};
-use rivermark_benches::arguments;
-use rivermark_benches::synthetic::{Keys, Nowhere};
+use rivermark::{Engine, Flow, Options, Restart, secs};
+use rivermark_benches::{arguments, keeping};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,35 +15,13 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const KEPT: Value<Vec<u8>> = Value::new("kept");
-
-#[derive(Clone)]
-struct Keeping {
-    bytes: usize,
-}
-
-impl ProcessFunction<u64, u64> for Keeping {
-    type Out = u64;
-
-    fn on_record(&mut self, key: &u64, _record: u64, cx: &mut Context<'_, u64, u64>) -> Result<(), BoxError> {
-        let bytes = self.bytes;
-        cx.state(KEPT).update(|| vec![*key as u8; bytes], |kept| kept[0] = kept[0].wrapping_add(1))?;
-        cx.emit(*key);
-        Ok(())
-    }
-}
-
 fn number(name: &str, default: u64) -> u64 {
     arguments(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-fn flow(events: u64, keys: u64, workers: usize) -> Flow {
-    let flow = Flow::new("restart");
-    flow.source(Keys { events, keys, partitions: workers as u32 })
-        .key_by(|key| *key)
-        .process(Keeping { bytes: number("--value", 100) as usize })
-        .sink(Nowhere);
-    flow
+fn flow(keys: u64, workers: usize) -> Flow {
+    // Far more records than are read before the end: the job is killed in the middle of its stream.
+    keeping::flow(keys * 1000, keys, number("--value", 100) as usize, workers)
 }
 
 fn open(directory: &Path, workers: usize) -> Engine {
@@ -59,10 +36,14 @@ fn open(directory: &Path, workers: usize) -> Engine {
 /// Builds the state, says so, and waits to be killed.
 fn build(directory: &Path, keys: u64, workers: usize) {
     let engine = open(directory, workers);
-    // Far more records than are read before the end: the job is killed in the middle of its stream.
-    let job = engine.start(flow(keys * 1000, keys, workers)).expect("a job");
+    let job = engine.start(flow(keys, workers)).expect("a job");
     let events = keys * number("--rounds", 3);
-    assert!(job.wait_until(|job| job.metrics().operator("process-1").is_some_and(|o| o.records_in > events)));
+    assert!(
+        job.wait_until(|job| job
+            .metrics()
+            .operator(keeping::OPERATOR)
+            .is_some_and(|o| o.records_in > events))
+    );
     job.checkpoint().expect("a checkpoint");
     let state = job.metrics().checkpoints.last().map_or(0, |checkpoint| checkpoint.state_bytes);
     println!("{state}");
@@ -94,8 +75,8 @@ fn main() {
     let started = Instant::now();
     let engine = open(directory.path(), workers);
     let opened = started.elapsed();
-    let job = engine.start(flow(keys * 1000, keys, workers)).expect("a job");
-    let out = |job: &rivermark::Job| job.metrics().operator("process-1").map_or(0, |o| o.records_in);
+    let job = engine.start(flow(keys, workers)).expect("a job");
+    let out = |job: &rivermark::Job| job.metrics().operator(keeping::OPERATOR).map_or(0, |o| o.records_in);
     assert!(job.wait_until(|job| out(job) > 0), "{:?}", job.status());
     let first = started.elapsed();
     assert!(job.wait_until(|job| out(job) > keys / 10), "{:?}", job.status());
