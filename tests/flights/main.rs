@@ -12,3 +12,4 @@ mod kill;
 mod rescale;
 mod sessions;
 mod setup;
+mod simulated;
