@@ -94,12 +94,7 @@ impl AlignedInlet {
     }
 
     fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        match moved {
-            Moved::Nothing => Ok(()),
-            Moved::Watermark(to) => self.inlet.on_signal(Signal::Watermark(to), cx),
-            Moved::Idle => self.inlet.on_signal(Signal::Idle, cx),
-            Moved::Active => self.inlet.on_signal(Signal::Active, cx),
-        }
+        moved.signals().try_for_each(|signal| self.inlet.on_signal(signal, cx))
     }
 
     fn aligned(&mut self, alignment: Alignment, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -3,12 +3,13 @@
 //! 1. Each input has a watermark, which only rises, and is active, idle or ended.
 //! 2. The combined watermark is the minimum over active inputs; it only rises. Idle inputs hold nothing back; an input
 //!    that comes back active below the combined watermark does not pull it down (its records may be late).
-//! 3. When all inputs are idle the combination is idle and the watermark stays where it is; when all have ended it is
-//!    `Timestamp::MAX`.
+//! 3. When all inputs are idle the combination is idle, and its watermark is the greatest that any of them reached: none holds another
+//!    back any more, whichever fell silent first. When all have ended it is `Timestamp::MAX`.
 //!
 //! The same as Flink's status-aware watermark valve; the number of inputs is small (workers or partitions), so the
 //! minimum is recomputed only when the input that held it has moved.
 
+use crate::edge::Signal;
 use crate::time::Timestamp;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -31,10 +32,24 @@ pub enum Moved {
     Nothing,
     /// The combined watermark rose to this.
     Watermark(Timestamp),
-    /// All inputs that have not ended are idle now.
-    Idle,
-    /// The first of them is active again.
-    Active,
+    /// All inputs that have not ended are idle now; before that the combined watermark may have risen.
+    Idle(Option<Timestamp>),
+    /// The first of them is active again; then the combined watermark may have risen.
+    Active(Option<Timestamp>),
+}
+
+impl Moved {
+    /// What is said downstream, in order.
+    pub fn signals(self) -> impl Iterator<Item = Signal> {
+        let (before, then, after) = match self {
+            Moved::Nothing => (None, None, None),
+            Moved::Watermark(to) => (Some(to), None, None),
+            Moved::Idle(risen) => (risen, Some(Signal::Idle), None),
+            Moved::Active(risen) => (None, Some(Signal::Active), risen),
+        };
+        let watermark = |to: Option<Timestamp>| to.map(Signal::Watermark);
+        [watermark(before), then, watermark(after)].into_iter().flatten()
+    }
 }
 
 /// Combines the watermarks of a fixed or growing number of inputs.
@@ -114,30 +129,30 @@ impl Frontier {
         match (self.idle, idle) {
             (false, true) => {
                 self.idle = true;
-                Moved::Idle
+                Moved::Idle(self.rise())
             }
             (true, false) if status == Status::Active => {
                 self.idle = false;
-                Moved::Active
+                Moved::Active(self.rise())
             }
             _ => self.combine(),
         }
     }
 
     fn combine(&mut self) -> Moved {
+        self.rise().map_or(Moved::Nothing, Moved::Watermark)
+    }
+
+    /// Combines the watermarks anew; answers the result if it is higher than before.
+    fn rise(&mut self) -> Option<Timestamp> {
         self.grown = false;
-        let active = self.inputs.iter().filter(|input| input.status == Status::Active);
-        let lowest = match active.map(|input| input.watermark).min() {
-            Some(lowest) => lowest,
-            None if self.ended() => Timestamp::MAX,
-            None => return Moved::Nothing,
-        };
-        if lowest > self.watermark() {
+        let of = |status| self.inputs.iter().filter(move |i| i.status == status).map(|i| i.watermark);
+        let lowest = of(Status::Active).min().or_else(|| of(Status::Idle).max()).unwrap_or(Timestamp::MAX);
+        let risen = lowest > self.watermark();
+        if risen {
             self.combined = Some(lowest);
-            Moved::Watermark(lowest)
-        } else {
-            Moved::Nothing
         }
+        risen.then_some(lowest)
     }
 }
 
@@ -173,10 +188,24 @@ mod tests {
     fn all_idle_is_said_once_and_all_ended_is_the_end_of_time() {
         let mut frontier = Frontier::new(2);
         assert_eq!(frontier.idle(0), Moved::Nothing);
-        assert_eq!(frontier.idle(1), Moved::Idle);
-        assert_eq!(frontier.active(0), Moved::Active);
-        assert_eq!(frontier.end(0), Moved::Idle);
+        assert_eq!(frontier.idle(1), Moved::Idle(None));
+        assert_eq!(frontier.active(0), Moved::Active(None));
+        assert_eq!(frontier.end(0), Moved::Idle(None));
         assert_eq!(frontier.end(1), Moved::Watermark(Timestamp::MAX));
+    }
+
+    #[test]
+    fn of_idle_inputs_the_one_furthest_on_counts_whichever_fell_silent_first() {
+        for order in [[0, 1], [1, 0]] {
+            let mut frontier = Frontier::new(2);
+            frontier.advance(0, t(10));
+            let moved = order.map(|input| frontier.idle(input));
+            let said: Vec<Signal> = moved.into_iter().flat_map(Moved::signals).collect();
+            assert_eq!(said, [Signal::Watermark(t(10)), Signal::Idle]);
+            // An input that rose in its silence speaks of it when it is back.
+            frontier.advance(1, t(30));
+            assert_eq!(frontier.active(1), Moved::Active(Some(t(30))));
+        }
     }
 
     /// Every history of three moves over three inputs: the combined watermark never falls and never exceeds an active input's.

@@ -126,15 +126,13 @@ impl<F, T> TellingTime<F, T> {
     }
 
     fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        match moved {
-            Moved::Nothing => Ok(()),
-            Moved::Watermark(to) => {
+        for signal in moved.signals() {
+            if let Signal::Watermark(to) = signal {
                 self.metrics.set_watermark(to);
-                self.out.signal(Signal::Watermark(to), cx)
             }
-            Moved::Idle => self.out.signal(Signal::Idle, cx),
-            Moved::Active => self.out.signal(Signal::Active, cx),
+            self.out.signal(signal, cx)?;
         }
+        Ok(())
     }
 }
 

@@ -97,12 +97,7 @@ impl<T> Merge<T> {
     }
 
     fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        match moved {
-            Moved::Nothing => Ok(()),
-            Moved::Watermark(to) => self.out.signal(Signal::Watermark(to), cx),
-            Moved::Idle => self.out.signal(Signal::Idle, cx),
-            Moved::Active => self.out.signal(Signal::Active, cx),
-        }
+        moved.signals().try_for_each(|signal| self.out.signal(signal, cx))
     }
 
     fn barrier(&mut self, at: usize, epoch: Epoch, cx: &mut TaskContext<'_>) -> Result<()> {

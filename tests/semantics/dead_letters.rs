@@ -1,0 +1,57 @@
+//! Records that cannot be decoded: kept with where they were, or an error; never skipped.
+
+use crate::support::Lab;
+use rivermark::connectors::{Collect, LogSource};
+use rivermark::log::{RecordBatch, TopicOptions};
+use rivermark::{DeadLetter, StateBackend};
+
+/// Numbers as JSON in two partitions, with two records that are none.
+fn lab() -> Lab {
+    let lab = Lab::new(2, StateBackend::Memory);
+    let topic = lab.engine().log().create_topic("numbers", TopicOptions::new(2)).unwrap();
+    let mut batch = RecordBatch::new();
+    for value in ["1", "2", "three", "4"] {
+        batch.push(None, Some(value.as_bytes()), 0);
+    }
+    topic.append(0, &mut batch).unwrap();
+    batch.push(None, Some(b"5"), 0);
+    batch.push(Some(b"key"), None, 0);
+    topic.append(1, &mut batch).unwrap();
+    lab
+}
+
+#[test]
+fn what_cannot_be_decoded_goes_to_the_dead_letters_with_its_bytes_and_place() {
+    let lab = lab();
+    let (flow, numbers, dead) = (lab.flow(), Collect::new(), Collect::new());
+    let source = LogSource::<u64>::topic("numbers").until_end();
+    let (decoded, letters) = flow.source_with_dead_letters(source);
+    decoded.sink(numbers.clone());
+    letters.sink(dead.clone());
+    let metrics = lab.engine().run(flow).unwrap();
+    let mut numbers = numbers.rows();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 4, 5]);
+    let mut dead: Vec<DeadLetter> = dead.rows();
+    dead.sort_by(|a, b| (&a.partition, a.offset).cmp(&(&b.partition, b.offset)));
+    let found: Vec<_> = dead
+        .iter()
+        .map(|letter| (&*letter.partition, letter.offset, letter.key.as_deref(), letter.value.as_deref()))
+        .collect();
+    assert_eq!(
+        found,
+        [("numbers[0]", 2, None, Some(&b"three"[..])), ("numbers[1]", 1, Some(&b"key"[..]), None)]
+    );
+    assert!(dead.iter().all(|letter| !letter.error.is_empty()), "{dead:?}");
+    assert_eq!(metrics.records_read, 6, "what cannot be decoded was read all the same");
+}
+
+#[test]
+fn without_a_dead_letter_output_the_job_stops_at_the_record_and_names_its_place() {
+    let lab = lab();
+    let flow = lab.flow();
+    flow.source(LogSource::<u64>::topic("numbers").until_end()).sink(Collect::new());
+    let error = lab.engine().run(flow).unwrap_err().to_string();
+    let places = ["numbers[0] offset 2", "numbers[1] offset 1"];
+    assert!(places.iter().any(|place| error.contains(place)), "{error}");
+}
