@@ -1,6 +1,7 @@
 //! What the benchmark programs share.
 
 pub mod keeping;
+pub mod measure;
 pub mod synthetic;
 
 /// The value after `name` on the command line.

@@ -13,6 +13,64 @@ pub fn key_of(n: u64, keys: u64) -> u64 {
     (z ^ (z >> 31)) % keys
 }
 
+/// The numbers below `events`, rising within each of some partitions: partition p of P has p, p + P, p + 2P and so on, so that all are
+/// at about the same place.
+pub struct Numbers {
+    /// How many records there are.
+    pub events: u64,
+    /// How many partitions they are spread over.
+    pub partitions: u32,
+}
+
+/// Reads one partition of [`Numbers`].
+pub struct NumbersReader {
+    next: u64,
+    end: u64,
+    step: u64,
+}
+
+impl Source for Numbers {
+    type Item = u64;
+    type Reader = NumbersReader;
+
+    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        Ok(named("numbers", self.partitions))
+    }
+
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        _waker: Waker,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<NumbersReader, BoxError> {
+        let next =
+            position.map_or(Ok(u64::from(partition)), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
+        Ok(NumbersReader { next, end: self.events, step: u64::from(self.partitions) })
+    }
+}
+
+impl SourceReader<u64> for NumbersReader {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, u64>) -> Result<Polled, BoxError> {
+        for _ in 0..max {
+            if self.next >= self.end {
+                return Ok(Polled::Ended);
+            }
+            records.push(self.next, Timestamp::MIN, self.next);
+            self.next += self.step;
+        }
+        Ok(Polled::Ready)
+    }
+
+    fn position(&self) -> Vec<u8> {
+        self.next.to_le_bytes().to_vec()
+    }
+}
+
+fn named(name: &str, partitions: u32) -> Vec<SourcePartition> {
+    (0..partitions).map(|number| SourcePartition { number, name: format!("{name}[{number}]") }).collect()
+}
+
 /// `events` keys below `keys`, over some partitions.
 pub struct Keys {
     /// How many records there are.
@@ -35,9 +93,7 @@ impl Source for Keys {
     type Reader = KeysReader;
 
     fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        Ok((0..self.partitions)
-            .map(|number| SourcePartition { number, name: format!("keys[{number}]") })
-            .collect())
+        Ok(named("keys", self.partitions))
     }
 
     fn reader(
