@@ -222,7 +222,11 @@ impl Attempt {
         match action {
             Action::Fence => events.push(self.fence()),
             Action::Read => events.push(self.read()),
-            Action::Restore { generation, checkpoint } => self.restore(generation, checkpoint)?,
+            Action::Restore { generation, checkpoint } => {
+                let epoch = checkpoint.as_ref().map_or(Epoch(0), |manifest| manifest.epoch);
+                let span = tracing::info_span!("restore", %generation, %epoch);
+                span.in_scope(|| self.restore(generation, checkpoint))?;
+            }
             Action::Run => {
                 self.next_discovery = now + DISCOVERY_INTERVAL;
                 self.send_all(|| Command::Start);
@@ -235,12 +239,13 @@ impl Attempt {
                 self.send_all(|| Command::Barrier { epoch, last });
             }
             Action::Cancel { epoch } => {
-                tracing::warn!(flow = self.environment.flow(), %epoch, "checkpoint given up");
+                tracing::warn!(%epoch, "checkpoint given up");
                 self.took.remove(&epoch);
                 self.send_all(|| Command::Cancel { epoch });
             }
             Action::Store { manifest } => {
-                let reply = self.writer().store(&manifest);
+                let span = tracing::debug_span!("store", epoch = %manifest.epoch);
+                let reply = span.in_scope(|| self.writer().store(&manifest));
                 if reply == StoreReply::Stored {
                     self.stored.store(manifest.epoch.0, Ordering::Release);
                     if let Some(taking) = self.took.get_mut(&manifest.epoch) {
@@ -249,7 +254,10 @@ impl Attempt {
                 }
                 events.push(Event::StoreReplied { epoch: manifest.epoch, reply });
             }
-            Action::Commit { task, epoch, tokens } => events.push(self.commit(task, epoch, tokens)),
+            Action::Commit { task, epoch, tokens } => {
+                let span = tracing::debug_span!("commit", %epoch, %task);
+                events.push(span.in_scope(|| self.commit(task, epoch, tokens)));
+            }
             Action::Completed { epoch } => self.completed(now, epoch),
             Action::Answer { request, outcome } => {
                 if let Some(answer) = self.answers.remove(&request) {
@@ -435,7 +443,7 @@ impl Attempt {
         let Some(taking) = self.took.remove(&epoch) else { return };
         let duration = taking.stored.unwrap_or(now).saturating_sub(taking.begun);
         let Taking { state_bytes, uploaded_bytes, .. } = taking;
-        tracing::debug!(flow = self.environment.flow(), %epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");
+        tracing::debug!(%epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");
         self.shared.checkpoint_completed(crate::job::CheckpointMetrics {
             epoch,
             duration,
@@ -443,7 +451,7 @@ impl Attempt {
             uploaded_bytes,
         });
         if let Err(error) = self.writer().collect() {
-            tracing::warn!(flow = self.environment.flow(), %error, "old checkpoints could not be removed; tried again after the next");
+            tracing::warn!(%error, "old checkpoints could not be removed; tried again after the next");
         }
     }
 }

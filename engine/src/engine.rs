@@ -140,10 +140,14 @@ struct Supervisor {
 
 impl Supervisor {
     fn run(&self) -> Result<()> {
-        let (mut failures, mut completed) = (0, 0);
+        let (flow, version) = (self.environment.flow(), self.environment.plan.version());
+        let _job = tracing::info_span!("job", flow, version).entered();
+        let (mut failures, mut completed, mut attempts) = (0, 0, 0_u64);
         loop {
             self.shared.set_status(Status::Recovering);
-            let (error, is_final) = match self.attempt() {
+            attempts += 1;
+            let attempt = tracing::info_span!("attempt", number = attempts);
+            let (error, is_final) = match attempt.in_scope(|| self.attempt()) {
                 Over::Well(Outcome::Finished) => return self.over(Status::Finished),
                 Over::Well(Outcome::Stopped) => return self.over(Status::Stopped),
                 Over::Badly { error, is_final } => (error, is_final),
@@ -154,17 +158,11 @@ impl Supervisor {
             let delay = self.environment.options.restart.delay(failures).filter(|_| !is_final);
             let failure = error.to_string();
             let Some(delay) = delay else {
-                tracing::error!(flow = self.environment.flow(), error = failure, "job failed");
+                tracing::error!(error = failure, "job failed");
                 self.shared.set_status(Status::Failed { failure });
                 return Err(error);
             };
-            tracing::warn!(
-                flow = self.environment.flow(),
-                error = failure,
-                failures,
-                ?delay,
-                "job failed; restarting"
-            );
+            tracing::warn!(error = failure, failures, ?delay, "job failed; restarting");
             self.shared.set_status(Status::Restarting { failure, failures });
             if self.stopped_during(delay) {
                 self.shared.set_status(Status::Failed { failure: error.to_string() });
@@ -174,7 +172,7 @@ impl Supervisor {
     }
 
     fn over(&self, status: Status) -> Result<()> {
-        tracing::info!(flow = self.environment.flow(), ?status, "job over");
+        tracing::info!(?status, "job over");
         self.shared.set_status(status);
         Ok(())
     }
@@ -242,9 +240,10 @@ struct Threads {
 impl Threads {
     fn spawn(&self, seed: WorkerSeed, clock: Clock) -> Result<()> {
         let (stop, id) = (Arc::clone(&self.stop), seed.id);
+        let span = tracing::info_span!("worker", worker = %id);
         let thread = std::thread::Builder::new()
             .name(format!("rivermark-worker-{id}"))
-            .spawn(move || work(seed, clock, &stop))
+            .spawn(move || span.in_scope(|| work(seed, clock, &stop)))
             .map_err(|e| Error::engine(format!("starting the thread of worker {id}"), e))?;
         self.threads.lock().push(thread);
         Ok(())
