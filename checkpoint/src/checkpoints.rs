@@ -21,7 +21,7 @@ pub use writer::{Collected, Writer};
 
 use crate::files::{Digest, FileRef};
 use crate::history::{Entry, History, Slot};
-use crate::store::{Store, check_name};
+use crate::store::{Rereading, Store, check_name};
 use crate::{Epoch, Generation, Manifest, StateFile};
 
 /// Which flow.
@@ -111,6 +111,7 @@ impl Checkpoints {
             return Err(Error::FlowName { name: flow.name });
         }
         let prefix = format!("{}/{}/", flow.name, flow.version);
+        let store: Arc<dyn Store> = Arc::new(Rereading(store));
         let history = History::new(Arc::clone(&store), prefix.clone());
         Ok(Self { store, flow, prefix, history })
     }

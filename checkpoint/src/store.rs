@@ -10,6 +10,7 @@
 mod faulty;
 mod local;
 mod memory;
+mod rereading;
 
 use std::fmt;
 use std::io;
@@ -18,6 +19,7 @@ use std::path::Path;
 pub use faulty::{Fault, FaultyStore, Odds};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub(crate) use rereading::Rereading;
 
 /// What a put-if-absent that was answered did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -253,11 +253,14 @@ impl World {
             let environment = Environment::simulated(plan, &simulation.options, resources, store, workers);
             let over = self.attempt(Arc::new(environment), Arc::clone(&shared), doom)?;
             self.checkpoints += shared.checkpoints_completed();
+            if shared.checkpoints_completed() > 0 {
+                failures = 0;
+            }
             match over {
                 None => return Ok(None),
                 Some(Over::Well(Outcome::Finished | Outcome::Stopped)) => break,
                 Some(Over::Badly { .. }) if self.dead(doom) => return Ok(None),
-                // The store's faults may fail a job; that it succeeds in the end is what is tested.
+                // The store's faults may fail a job; that it gets on between them is what is tested.
                 Some(Over::Badly { .. }) if failures < 50 => failures += 1,
                 Some(Over::Badly { error, .. }) => return Err(error),
             }
