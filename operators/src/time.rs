@@ -43,12 +43,18 @@ impl Timestamp {
     }
 
     /// The start of the slice of `step` milliseconds that holds this time, counting from `offset`: the greatest
-    /// `offset + n * step` that is not after it. Times before the epoch round towards the past too.
+    /// `offset + n * step` that is not after it, or the start of the range. Times before the epoch round towards the past too.
     pub const fn floor(self, step: i64, offset: i64) -> Timestamp {
-        // i128, since `self - offset` may leave i64 at either end of the range.
-        let distance = (self.0 as i128 - offset as i128).rem_euclid(step as i128);
-        let start = self.0 as i128 - distance;
-        Timestamp(if start < i64::MIN as i128 { i64::MIN } else { start as i64 })
+        self.minus_millis(self.into_slice(step, offset))
+    }
+
+    /// How far into its slice this time is, in milliseconds: its distance from [`Timestamp::floor`], and exact where that is cut off at
+    /// the start of the range.
+    pub(crate) const fn into_slice(self, step: i64, offset: i64) -> i64 {
+        match self.0.checked_sub(offset) {
+            Some(distance) => distance.rem_euclid(step),
+            None => (self.0 as i128 - offset as i128).rem_euclid(step as i128) as i64,
+        }
     }
 
     /// This time plus `millis`, at most the end of the range.

@@ -98,23 +98,19 @@ impl Slices {
         time.floor(self.step, self.offset)
     }
 
-    /// The end of the first window that covers the slice starting at `slice`: windows start at the multiples of the slide, and
-    /// the first that covers it is the earliest whose end is after the slice's start.
+    /// The end of the first window that covers the slice starting at `slice`: the earliest end after the slice's start. Ends beyond
+    /// the range of time are its last moment.
     pub(crate) fn first_end(&self, slice: Timestamp) -> Timestamp {
-        self.first_end_after(slice).max(slice.plus_millis(self.step))
+        // Ends are at offset + size + n * slide.
+        let ends = (self.offset as i128 + self.size as i128).rem_euclid(self.slide as i128) as i64;
+        slice.plus_millis(self.slide - slice.into_slice(self.slide, ends))
     }
 
     /// The end of the last window that covers the slice starting at `slice`.
     #[inline]
     pub(crate) fn last_end(&self, slice: Timestamp) -> Timestamp {
-        slice.floor(self.slide, self.offset).plus_millis(self.size)
-    }
-
-    /// The earliest end of a window that is after `time`. Ends beyond the range of time are its last moment.
-    pub(crate) fn first_end_after(&self, time: Timestamp) -> Timestamp {
-        // Ends are at offset + size + n * slide.
-        let ends = (self.offset as i128 + self.size as i128).rem_euclid(self.slide as i128) as i64;
-        time.floor(self.slide, ends).plus_millis(self.slide)
+        // Counted from the slice, since the window's start may be before all time, where its end is not.
+        slice.plus_millis(self.size - slice.into_slice(self.slide, self.offset))
     }
 
     /// The window that ends at `end`.
@@ -187,6 +183,9 @@ mod tests {
         assert!(merged.minus_millis(600_000).plus_millis(3_600_000) < Timestamp::MAX);
         let first = hourly.slice_of(Timestamp::MIN);
         assert_eq!(first, Timestamp::MIN);
-        assert!(hourly.first_end(first) > Timestamp::MIN);
+        // The first window begins before all time; it ends where the others of its kind do all the same.
+        let end = hourly.first_end(first);
+        assert_eq!((end, end.millis() % 3_600_000), (hourly.last_end(first), 0));
+        assert_eq!(hourly.slice_of(end), end);
     }
 }
