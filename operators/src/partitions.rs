@@ -33,9 +33,9 @@ impl PartitionEntry {
         Timestamp::from_millis(self.watermark.load(Ordering::Relaxed))
     }
 
-    /// Publishes the partition's watermark.
+    /// Publishes the partition's watermark. Where a flow tells its time twice, the higher one counts.
     pub(crate) fn set_watermark(&self, watermark: Timestamp) {
-        self.watermark.store(watermark.millis(), Ordering::Relaxed);
+        self.watermark.fetch_max(watermark.millis(), Ordering::Relaxed);
     }
 
     /// Publishes whether the partition is idle.
@@ -53,9 +53,9 @@ impl PartitionEntry {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Sets how far this partition may run ahead of the slowest, in milliseconds of event time.
+    /// Sets how far this partition may run ahead of the slowest, in milliseconds of event time. The least that is set counts.
     pub(crate) fn set_max_drift(&self, millis: i64) {
-        self.max_drift.store(millis, Ordering::Relaxed);
+        self.max_drift.fetch_min(millis, Ordering::Relaxed);
     }
 
     /// What the operator `operator` had saved for this partition in the checkpoint that the job started from.
@@ -109,7 +109,8 @@ impl Partitions {
         self.entries.read().clone()
     }
 
-    /// Whether `entry` is further ahead of the slowest partition than it may be, so that reading it should wait.
+    /// Whether `entry` is further ahead of the slowest partition than it may be, so that reading it should wait. It waits for the others
+    /// of its source, and for those of other sources that are aligned too: a source that tells no time would be waited for for ever.
     /// Idle and ended partitions hold nobody back. Costs a look at each partition when a drift was set, else nothing.
     pub(crate) fn too_far_ahead(&self, entry: &PartitionEntry) -> bool {
         let drift = entry.max_drift.load(Ordering::Relaxed);
@@ -117,8 +118,10 @@ impl Partitions {
             return false;
         }
         let entries = self.entries.read();
+        let takes_part =
+            |e: &PartitionEntry| e.source == entry.source || e.max_drift.load(Ordering::Relaxed) != i64::MAX;
         let holds_back = |e: &&Arc<PartitionEntry>| {
-            !e.ended() && !e.idle.load(Ordering::Relaxed) && e.index != entry.index
+            e.index != entry.index && !e.ended() && !e.idle.load(Ordering::Relaxed) && takes_part(e)
         };
         let slowest = entries.iter().filter(holds_back).map(|e| e.watermark()).min();
         slowest.is_some_and(|slowest| entry.watermark() > slowest.plus_millis(drift))
@@ -134,15 +137,21 @@ mod tests {
         let table = Partitions::default();
         let add = |n| table.add("clicks".into(), n, format!("clicks[{n}]"), HashMap::new());
         let (fast, slow) = (add(0), add(1));
+        // A source that is not aligned is nobody's business.
+        let other = table.add("views".into(), 0, "views[0]".into(), HashMap::new());
         fast.set_max_drift(1000);
         fast.set_watermark(Timestamp::from_millis(5001));
         assert!(table.too_far_ahead(&fast), "the other has not begun");
+        slow.set_watermark(Timestamp::from_millis(4000));
+        assert!(table.too_far_ahead(&fast));
         slow.set_watermark(Timestamp::from_millis(4001));
         assert!(!table.too_far_ahead(&fast));
-        slow.set_watermark(Timestamp::from_millis(4000));
+        assert!(!table.too_far_ahead(&slow), "without a drift set nobody waits");
+        fast.set_watermark(Timestamp::from_millis(6000));
         assert!(table.too_far_ahead(&fast));
         slow.set_idle(true);
         assert!(!table.too_far_ahead(&fast));
-        assert!(!table.too_far_ahead(&slow), "without a drift set nobody waits");
+        other.set_max_drift(1000);
+        assert!(table.too_far_ahead(&fast), "what is aligned is aligned across sources");
     }
 }
