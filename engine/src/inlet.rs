@@ -79,6 +79,7 @@ impl AlignedInlet {
             }
             Signal::Watermark(to) => self.frontier.advance(from, to),
             Signal::Idle => self.frontier.idle(from),
+            Signal::Vacant => self.frontier.vacant(from),
             Signal::Active => self.frontier.active(from),
             // Partitions are the business of the task that reads them: routers keep them back.
             Signal::Partition(_) => Moved::Nothing,

@@ -1,12 +1,15 @@
 //! The combined watermark of several inputs, as pure bookkeeping.
 //!
-//! 1. Each input has a watermark, which only rises, and is active, idle or ended.
-//! 2. The combined watermark is the minimum over active inputs; it only rises. Idle inputs hold nothing back; an input
+//! 1. Each input has a watermark, which only rises, and is active, idle, vacant (it has no partition to tell of) or ended.
+//! 2. The combined watermark is the minimum over active inputs; it only rises. The others hold nothing back; an input
 //!    that comes back active below the combined watermark does not pull it down (its records may be late).
-//! 3. When all inputs are idle the combination is idle, and its watermark is the greatest that any of them reached: none holds another
-//!    back any more, whichever fell silent first. When all have ended it is `Timestamp::MAX`.
+//! 3. When none is active but some are idle, the combination is idle, and its watermark is the greatest that any of the idle ones reached:
+//!    none holds another back any more, whichever fell silent first. Those that have ended do not count: they would end time for inputs
+//!    that are merely silent.
+//! 4. When all that are not vacant have ended it is `Timestamp::MAX`, and where all are vacant the combination is.
+//! 5. An input whose watermark is `Timestamp::MAX` has ended, though its `End` comes only with the end of the job.
 //!
-//! The same as Flink's status-aware watermark valve; the number of inputs is small (workers or partitions), so the
+//! Rules 1 to 3 are those of Flink's status-aware watermark valve; the number of inputs is small (workers or partitions), so the
 //! minimum is recomputed only when the input that held it has moved.
 
 use crate::edge::Signal;
@@ -16,6 +19,7 @@ use crate::time::Timestamp;
 enum Status {
     Active,
     Idle,
+    Vacant,
     Ended,
 }
 
@@ -32,8 +36,10 @@ pub enum Moved {
     Nothing,
     /// The combined watermark rose to this.
     Watermark(Timestamp),
-    /// All inputs that have not ended are idle now; before that the combined watermark may have risen.
+    /// No input is active now, and some are idle; before that the combined watermark may have risen.
     Idle(Option<Timestamp>),
+    /// All inputs are vacant.
+    Vacant,
     /// The first of them is active again; then the combined watermark may have risen.
     Active(Option<Timestamp>),
 }
@@ -45,6 +51,7 @@ impl Moved {
             Moved::Nothing => (None, None, None),
             Moved::Watermark(to) => (Some(to), None, None),
             Moved::Idle(risen) => (risen, Some(Signal::Idle), None),
+            Moved::Vacant => (None, Some(Signal::Vacant), None),
             Moved::Active(risen) => (None, Some(Signal::Active), risen),
         };
         let watermark = |to: Option<Timestamp>| to.map(Signal::Watermark);
@@ -53,11 +60,12 @@ impl Moved {
 }
 
 /// Combines the watermarks of a fixed or growing number of inputs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Frontier {
     inputs: Vec<Input>,
     combined: Option<Timestamp>,
-    idle: bool,
+    /// What the inputs come to together.
+    status: Status,
     /// An input was added since the watermarks were last combined.
     grown: bool,
 }
@@ -66,14 +74,13 @@ impl Frontier {
     /// A frontier over `inputs` inputs, all active and without a watermark.
     pub fn new(inputs: usize) -> Self {
         let input = Input { watermark: Timestamp::MIN, status: Status::Active };
-        Frontier { inputs: vec![input; inputs], combined: None, idle: false, grown: false }
+        Frontier { inputs: vec![input; inputs], combined: None, status: Status::Active, grown: false }
     }
 
     /// Adds an input whose watermark starts at `watermark`, and returns its index. The combination takes note of it only when some
     /// input moves next, so that inputs can be added one by one without the first ones speaking for all.
     pub fn add(&mut self, watermark: Timestamp) -> usize {
         self.inputs.push(Input { watermark, status: Status::Active });
-        self.idle = false;
         self.grown = true;
         self.inputs.len() - 1
     }
@@ -88,25 +95,28 @@ impl Frontier {
         self.inputs[input].watermark
     }
 
-    /// Whether every input has ended.
-    pub fn ended(&self) -> bool {
-        self.inputs.iter().all(|input| input.status == Status::Ended)
-    }
-
-    /// Input `input` has reached `watermark`; a lower one than before changes nothing.
+    /// Input `input` has reached `watermark`; a lower one than before changes nothing, and the end of time is its end.
     pub fn advance(&mut self, input: usize, watermark: Timestamp) -> Moved {
+        if watermark == Timestamp::MAX {
+            return self.end(input);
+        }
         let slot = &mut self.inputs[input];
         if watermark <= slot.watermark {
             return Moved::Nothing;
         }
         let held = self.grown || slot.watermark <= self.combined.unwrap_or(Timestamp::MIN);
         slot.watermark = watermark;
-        if held && slot.status == Status::Active { self.combine() } else { Moved::Nothing }
+        if held && slot.status == Status::Active { self.settle() } else { Moved::Nothing }
     }
 
     /// Input `input` will be silent for a while and holds nothing back.
     pub fn idle(&mut self, input: usize) -> Moved {
         self.set_status(input, Status::Idle)
+    }
+
+    /// Input `input` has no partition to tell of, until it becomes active.
+    pub fn vacant(&mut self, input: usize) -> Moved {
+        self.set_status(input, Status::Vacant)
     }
 
     /// Input `input` has spoken again.
@@ -125,34 +135,41 @@ impl Frontier {
             return Moved::Nothing;
         }
         slot.status = status;
-        let idle = !self.ended() && self.inputs.iter().all(|input| input.status != Status::Active);
-        match (self.idle, idle) {
-            (false, true) => {
-                self.idle = true;
-                Moved::Idle(self.rise())
-            }
-            (true, false) if status == Status::Active => {
-                self.idle = false;
-                Moved::Active(self.rise())
-            }
-            _ => self.combine(),
+        self.settle()
+    }
+
+    /// What has come of a change.
+    fn settle(&mut self) -> Moved {
+        let (before, now) = (self.status, self.together());
+        self.status = now;
+        match (before, now) {
+            (Status::Active | Status::Vacant, Status::Idle) => Moved::Idle(self.rise()),
+            (Status::Active | Status::Idle, Status::Vacant) => Moved::Vacant,
+            (Status::Idle | Status::Vacant, Status::Active) => Moved::Active(self.rise()),
+            _ => self.rise().map_or(Moved::Nothing, Moved::Watermark),
         }
     }
 
-    fn combine(&mut self) -> Moved {
-        self.rise().map_or(Moved::Nothing, Moved::Watermark)
+    /// What the inputs come to together.
+    fn together(&self) -> Status {
+        let any = |status| self.inputs.iter().any(|input| input.status == status);
+        let of_weight = [Status::Active, Status::Idle, Status::Ended];
+        of_weight.into_iter().find(|status| any(*status)).unwrap_or(Status::Vacant)
     }
 
     /// Combines the watermarks anew; answers the result if it is higher than before.
     fn rise(&mut self) -> Option<Timestamp> {
         self.grown = false;
         let of = |status| self.inputs.iter().filter(move |i| i.status == status).map(|i| i.watermark);
-        let lowest = of(Status::Active).min().or_else(|| of(Status::Idle).max()).unwrap_or(Timestamp::MAX);
-        let risen = lowest > self.watermark();
-        if risen {
-            self.combined = Some(lowest);
-        }
-        risen.then_some(lowest)
+        let lowest = match self.status {
+            Status::Active => of(Status::Active).min(),
+            Status::Idle => of(Status::Idle).max(),
+            Status::Ended => Some(Timestamp::MAX),
+            Status::Vacant => None,
+        };
+        let risen = lowest.filter(|lowest| *lowest > self.watermark());
+        self.combined = risen.or(self.combined);
+        risen
     }
 }
 
@@ -208,19 +225,53 @@ mod tests {
         }
     }
 
-    /// Every history of three moves over three inputs: the combined watermark never falls and never exceeds an active input's.
+    #[test]
+    fn an_input_at_the_end_of_time_does_not_end_it_for_those_that_are_idle() {
+        for idle_first in [true, false] {
+            let mut frontier = Frontier::new(2);
+            frontier.advance(1, t(10));
+            let end = |frontier: &mut Frontier| frontier.advance(0, Timestamp::MAX);
+            let silence = |frontier: &mut Frontier| frontier.idle(1);
+            if idle_first {
+                assert_eq!(silence(&mut frontier), Moved::Nothing);
+                assert_eq!(end(&mut frontier), Moved::Idle(Some(t(10))));
+            } else {
+                assert_eq!(end(&mut frontier), Moved::Watermark(t(10)));
+                assert_eq!(silence(&mut frontier), Moved::Idle(None));
+            }
+            // It has ended in its silence: all have.
+            assert_eq!(frontier.advance(1, Timestamp::MAX), Moved::Watermark(Timestamp::MAX));
+        }
+    }
+
+    #[test]
+    fn a_vacant_input_counts_for_nothing_until_it_is_active() {
+        let mut frontier = Frontier::new(2);
+        assert_eq!(frontier.advance(0, t(10)), Moved::Nothing);
+        assert_eq!(frontier.vacant(1), Moved::Watermark(t(10)));
+        assert_eq!(frontier.idle(0), Moved::Idle(None));
+        assert_eq!(frontier.active(1), Moved::Active(None));
+        assert_eq!(frontier.vacant(1), Moved::Idle(None));
+        assert_eq!(frontier.end(0), Moved::Watermark(Timestamp::MAX), "nothing but the vacant one is left");
+        let mut frontier = Frontier::new(2);
+        assert_eq!((frontier.vacant(0), frontier.vacant(1)), (Moved::Nothing, Moved::Vacant));
+        assert_eq!(frontier.active(0), Moved::Active(None));
+    }
+
+    /// Every history of four moves over three inputs: the combined watermark never falls and never exceeds an active input's.
     #[test]
     fn every_short_history_keeps_the_promise() {
-        let moves = 3 * 6;
+        let moves = 3 * 7;
         for history in 0..(moves as usize).pow(4) {
             let (mut frontier, mut code, mut before) = (Frontier::new(3), history, Timestamp::MIN);
             for step in 0..4 {
-                let (input, what) = (code % 3, code / 3 % 6);
+                let (input, what) = (code % 3, code / 3 % 7);
                 code /= moves as usize;
                 match what {
                     0 => frontier.idle(input),
                     1 => frontier.active(input),
                     2 => frontier.end(input),
+                    3 => frontier.vacant(input),
                     rise => frontier.advance(input, t(step * 10 + rise as i64)),
                 };
                 assert!(frontier.watermark() >= before);

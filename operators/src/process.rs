@@ -365,7 +365,7 @@ impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K
             Signal::Barrier(epoch) => {
                 cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
             }
-            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         self.out.signal(signal, cx)
     }

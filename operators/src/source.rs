@@ -269,7 +269,7 @@ pub(crate) struct Reading<S: Source> {
     next: usize,
     batch: Batch<S::Item>,
     dead: Batch<DeadLetter>,
-    all_idle: bool,
+    vacant: bool,
 }
 
 impl<S: Source> Reading<S> {
@@ -301,12 +301,20 @@ impl<S: Source> Reading<S> {
             next: 0,
             batch: Batch::new(),
             dead: Batch::new(),
-            all_idle: false,
+            vacant: false,
         }
     }
 
     fn change(&mut self, change: PartitionChange, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.out.signal(Signal::Partition(change), cx)
+        self.signal(Signal::Partition(change), cx)
+    }
+
+    /// Both outputs have the same partitions, barriers and end.
+    fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.signal(signal, cx)?;
+        }
+        self.out.signal(signal, cx)
     }
 
     /// Reads a batch of the partition at `at`.
@@ -385,8 +393,8 @@ impl<S: Source> SourceTask for Reading<S> {
             .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
         let index = entry.index;
         self.open.push(OpenPartition { entry, reader, ended: false, idle: false, last_record_at: cx.now });
-        if std::mem::take(&mut self.all_idle) {
-            self.out.signal(Signal::Active, cx)?;
+        if std::mem::take(&mut self.vacant) {
+            self.signal(Signal::Active, cx)?;
         }
         self.change(PartitionChange::Opened(index), cx)
     }
@@ -421,10 +429,10 @@ impl<S: Source> SourceTask for Reading<S> {
                 return Ok(Progress::Ready);
             }
         }
-        if self.open.is_empty() && !self.all_idle {
-            // A worker without a partition of this source must not hold the others' event time back.
-            self.all_idle = true;
-            self.out.signal(Signal::Idle, cx)?;
+        if self.open.is_empty() && !self.vacant {
+            // A worker without a partition of this source must not hold the others' event time back, nor its end.
+            self.vacant = true;
+            self.signal(Signal::Vacant, cx)?;
         }
         Ok(match (open, held) {
             (false, _) => Progress::Ended,
@@ -441,17 +449,11 @@ impl<S: Source> SourceTask for Reading<S> {
                 position: partition.reader.position(),
             });
         }
-        if let Some(dead_letters) = &mut self.dead_letters {
-            dead_letters.signal(Signal::Barrier(epoch), cx)?;
-        }
-        self.out.signal(Signal::Barrier(epoch), cx)
+        self.signal(Signal::Barrier(epoch), cx)
     }
 
     fn end(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        if let Some(dead_letters) = &mut self.dead_letters {
-            dead_letters.signal(Signal::End, cx)?;
-        }
-        self.out.signal(Signal::End, cx)
+        self.signal(Signal::End, cx)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -43,7 +43,7 @@ impl<T: Send + 'static> Stream<T> {
                     time: time.clone(),
                     partitions: Vec::new(),
                     current: None,
-                    frontier: Frontier::default(),
+                    frontier: Frontier::new(0),
                     out,
                 },
             );
@@ -194,7 +194,7 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
                 }
                 self.out.signal(signal, cx)
             }
-            Signal::Idle | Signal::Active | Signal::End => self.out.signal(signal, cx),
+            Signal::Idle | Signal::Vacant | Signal::Active | Signal::End => self.out.signal(signal, cx),
         }
     }
 

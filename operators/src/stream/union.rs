@@ -84,6 +84,10 @@ impl<T> Merge<T> {
                 let moved = self.frontier.idle(at);
                 return self.moved(moved, cx);
             }
+            Signal::Vacant => {
+                let moved = self.frontier.vacant(at);
+                return self.moved(moved, cx);
+            }
             Signal::Active => {
                 let moved = self.frontier.active(at);
                 return self.moved(moved, cx);

@@ -226,7 +226,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
                 cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
                 self.late.save(cx.parts);
             }
-            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         self.late.signal(signal, cx)?;
         self.out.signal(signal, cx)
