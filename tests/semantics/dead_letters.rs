@@ -3,11 +3,11 @@
 use crate::support::Lab;
 use rivermark::connectors::{Collect, LogSource};
 use rivermark::log::{RecordBatch, TopicOptions};
-use rivermark::{DeadLetter, StateBackend};
+use rivermark::{DeadLetter, StateBackend, Timestamp, Watermarks, Windows, millis};
 
 /// Numbers as JSON in two partitions, with two records that are none.
-fn lab() -> Lab {
-    let lab = Lab::new(2, StateBackend::Memory);
+fn lab(workers: usize) -> Lab {
+    let lab = Lab::new(workers, StateBackend::Memory);
     let topic = lab.engine().log().create_topic("numbers", TopicOptions::new(2)).unwrap();
     let mut batch = RecordBatch::new();
     for value in ["1", "2", "three", "4"] {
@@ -22,7 +22,7 @@ fn lab() -> Lab {
 
 #[test]
 fn what_cannot_be_decoded_goes_to_the_dead_letters_with_its_bytes_and_place() {
-    let lab = lab();
+    let lab = lab(2);
     let (flow, numbers, dead) = (lab.flow(), Collect::new(), Collect::new());
     let source = LogSource::<u64>::topic("numbers").until_end();
     let (decoded, letters) = flow.source_with_dead_letters(source);
@@ -47,8 +47,29 @@ fn what_cannot_be_decoded_goes_to_the_dead_letters_with_its_bytes_and_place() {
 }
 
 #[test]
+fn dead_letters_can_be_counted_in_windows_as_any_stream() {
+    for workers in [1, 2] {
+        let lab = lab(workers);
+        let (flow, counts) = (lab.flow(), Collect::new());
+        let source = LogSource::<u64>::topic("numbers").until_end();
+        let (decoded, letters) = flow.source_with_dead_letters(source);
+        decoded.sink(Collect::new());
+        letters
+            .event_time(|letter| Timestamp::from_millis(letter.offset as i64), Watermarks::monotonous())
+            .key_by(|letter| letter.partition.clone())
+            .window(Windows::tumbling(millis(10)))
+            .count()
+            .sink(counts.clone());
+        lab.engine().run(flow).unwrap();
+        let mut counts: Vec<_> = counts.rows().into_iter().map(|row| (row.key, row.value)).collect();
+        counts.sort();
+        assert_eq!(counts, [("numbers[0]".to_string(), 1), ("numbers[1]".to_string(), 1)]);
+    }
+}
+
+#[test]
 fn without_a_dead_letter_output_the_job_stops_at_the_record_and_names_its_place() {
-    let lab = lab();
+    let lab = lab(2);
     let flow = lab.flow();
     flow.source(LogSource::<u64>::topic("numbers").until_end()).sink(Collect::new());
     let error = lab.engine().run(flow).unwrap_err().to_string();

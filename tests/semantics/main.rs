@@ -1,8 +1,10 @@
 //! Event time through the facade, held to models: what a naive loop over the log says is what the engine gives, with any number of workers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod case;
 mod dead_letters;
 mod extremes;
+mod lateness;
 mod model;
 mod operators;
 mod partitions;

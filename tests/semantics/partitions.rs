@@ -1,86 +1,75 @@
-//! Partitions that are silent, and partitions that run ahead.
+//! Partitions that are silent, partitions that end, and partitions that run ahead. How long a silence is depends on processing time, so
+//! most of this runs under simulation, where time passes with the steps.
 
-use crate::support::{Event, Lab, deadline, event};
-use rivermark::connectors::Collect;
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
+use crate::case::{Case, time};
+use crate::model::Shape;
+use crate::support::{Event, Lab, Say, Script, deadline, event, say};
+use rivermark::connectors::{Collect, FromVec};
+use rivermark::simulation::Simulation;
 use rivermark::{
-    BoxError, Engine, Flow, Job, Options, StateBackend, Timestamp, Watermarks, Windowed, Windows, millis,
+    Engine, Flow, Job, Options, StateBackend, Stream, Watermarks, Windowed, Windows, millis, secs,
 };
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-/// Vectors, one record a poll, that note what was polled; live ones never end.
-#[derive(Clone)]
-struct Noting {
-    partitions: Arc<Vec<Vec<Event>>>,
-    polled: Arc<Mutex<Vec<(u32, i64)>>>,
-    live: bool,
+const TENS: Shape = Shape::Sliding { size: 10, slide: 10, offset: 0 };
+/// Seeds for each claim: orders of steps.
+const SEEDS: u64 = 20;
+/// Polls that take about twice as long in a simulation as a partition may be silent before it counts as idle, which is ten times as long as
+/// the records take.
+const LONG: u32 = 3000;
+
+fn idle() -> Watermarks {
+    Watermarks::monotonous().idle_after(millis(400))
 }
 
-impl Noting {
-    fn new(partitions: Vec<Vec<Event>>, live: bool) -> Noting {
-        Noting { partitions: Arc::new(partitions), polled: Arc::default(), live }
+fn at(times: std::ops::Range<i64>) -> Vec<Event> {
+    times.map(|time| event(0, time, time)).collect()
+}
+
+/// Counts in windows of 10 ms what `describe` makes of a flow, in simulations without crashes, and gives the rows and late records of each.
+fn simulate(describe: impl Fn(&Flow) -> Stream<Event>, check: impl Fn(&str, Vec<(i64, u64)>, Vec<Event>)) {
+    for seed in 0..SEEDS {
+        for workers in [1, 2, 3] {
+            let (rows, late) = (Collect::<Windowed<u8, u64>>::new(), Collect::new());
+            let flow = || {
+                let flow = Flow::new("silence");
+                let late = late.clone();
+                describe(&flow)
+                    .key_by(|event| event.key)
+                    .window(TENS.windows())
+                    .late_output(|stream| stream.map(|late| late.value).sink(late))
+                    .count()
+                    .sink(rows.clone());
+                flow
+            };
+            let name = format!("seed {seed}, {workers} workers");
+            let simulation = Simulation::seed(seed).crashes(0).faulty_store(false).workers(&[workers]);
+            simulation.run(|_| Ok(()), flow).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let mut rows: Vec<_> =
+                rows.rows().iter().map(|row| (row.window.start.millis(), row.value)).collect();
+            rows.sort_unstable();
+            let mut late = late.rows();
+            late.sort();
+            check(&name, rows, late);
+        }
     }
 }
 
-struct NotingReader {
-    source: Noting,
-    partition: u32,
-    next: usize,
-}
-
-impl Source for Noting {
-    type Item = Event;
-    type Reader = NotingReader;
-
-    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        let partition = |number| SourcePartition { number, name: format!("noting[{number}]") };
-        Ok((0..self.partitions.len() as u32).map(partition).collect())
-    }
-
-    fn reader(
-        &self,
-        partition: u32,
-        position: Option<&[u8]>,
-        _waker: Waker,
-        _cx: &ConnectorContext<'_>,
-    ) -> Result<NotingReader, BoxError> {
-        let next = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
-        Ok(NotingReader { source: self.clone(), partition, next: next as usize })
-    }
-}
-
-impl SourceReader<Event> for NotingReader {
-    fn poll(&mut self, _max: usize, records: &mut Records<'_, Event>) -> Result<Polled, BoxError> {
-        let end = if self.source.live { Polled::Pending } else { Polled::Ended };
-        let Some(event) = self.source.partitions[self.partition as usize].get(self.next) else {
-            return Ok(end);
-        };
-        self.source.polled.lock().unwrap().push((self.partition, event.time));
-        records.push(self.next as u64, Timestamp::MIN, event.clone());
-        self.next += 1;
-        Ok(Polled::Ready)
-    }
-
-    fn position(&self) -> Vec<u8> {
-        (self.next as u64).to_le_bytes().to_vec()
-    }
-}
-
-fn time(event: &Event) -> Timestamp {
-    Timestamp::from_millis(event.time)
+fn tens(windows: std::ops::Range<i64>, count: u64) -> Vec<(i64, u64)> {
+    windows.map(|window| (window * 10, count)).collect()
 }
 
 /// Starts a live job over one busy partition and one without a record: windows of 10 ms.
 fn with_a_silent_partition(watermarks: Watermarks) -> (tempfile::TempDir, Job, Collect<Windowed<u8, u64>>) {
-    let busy = (0..100).map(|n| event(0, n, 1)).collect();
+    let busy = [say(&at(0..100)), vec![Say::Nothing(u32::MAX)]].concat();
     let directory = tempfile::tempdir().unwrap();
     let options = Options::new().workers(2).state_backend(StateBackend::Memory).checkpoint_every(millis(5));
     let engine = Engine::open_with(directory.path(), options).unwrap();
     let (flow, rows) = (Flow::new("silent"), Collect::new());
-    flow.source(Noting::new(vec![busy, Vec::new()], true))
+    flow.source(Script::new(vec![busy, vec![Say::Nothing(u32::MAX)]]))
         .event_time(time, watermarks)
-        .key_by(|e| e.key)
-        .window(Windows::tumbling(millis(10)))
+        .key_by(|event| event.key)
+        .window(TENS.windows())
         .count()
         .sink(rows.clone());
     (directory, engine.start(flow).unwrap(), rows)
@@ -99,7 +88,7 @@ fn a_silent_partition_holds_windows_until_it_is_declared_idle() {
     job.stop();
     job.wait().unwrap();
 
-    let (_directory, job, rows) = with_a_silent_partition(Watermarks::monotonous().idle_after(millis(20)));
+    let (_directory, job, rows) = with_a_silent_partition(idle());
     // The last window is still open.
     assert!(job.wait_until(|_| rows.rows().len() >= 9 || is_late()));
     assert!(!is_late(), "it hangs: {:?}", job.status());
@@ -109,42 +98,135 @@ fn a_silent_partition_holds_windows_until_it_is_declared_idle() {
     job.wait().unwrap();
 }
 
-/// How far ahead of the slowest partition a record was that was read, at the most.
-fn greatest_drift(workers: usize, watermarks: Watermarks) -> i64 {
-    let partitions = [1, 7, 40].map(|step| (0..300).map(|n| event(0, n * step, 1)).collect::<Vec<_>>());
-    let lengths = partitions.clone().map(|partition| partition.len());
-    let source = Noting::new(partitions.to_vec(), false);
-    let polled = Arc::clone(&source.polled);
-    let (lab, rows) = (Lab::new(workers, StateBackend::Memory), Collect::new());
-    let flow = lab.flow();
-    flow.source(source)
-        .event_time(time, watermarks)
-        .key_by(|e| e.key)
-        .window(Windows::tumbling(millis(1000)))
-        .count()
-        .sink(rows.clone());
-    lab.engine().run(flow).unwrap();
-    assert_eq!(rows.rows().iter().map(|row| row.value).sum::<u64>(), 900, "alignment changes no result");
-    let (mut reached, mut read, mut greatest) = ([i64::MIN; 3], [0; 3], 0);
-    for (partition, time) in polled.lock().unwrap().iter() {
+#[test]
+fn what_an_idle_partition_brings_for_windows_that_fired_without_it_is_late() {
+    // The second partition begins when the first has been through all windows but the last, and been silent for long.
+    let busy = [say(&at(0..100)), vec![Say::Nothing(2 * LONG)]].concat();
+    let source = Script::new(vec![busy, [vec![Say::Nothing(LONG)], say(&at(50..110))].concat()]);
+    let describe = |flow: &Flow| flow.source(source.clone()).event_time(time, idle());
+    simulate(describe, |name, rows, late| {
+        let fired = [tens(0..9, 10), tens(9..10, 20), tens(10..11, 10)].concat();
+        assert_eq!(rows, fired, "{name}");
+        assert_eq!(late, at(50..90), "{name}");
+    });
+}
+
+#[test]
+fn a_partition_that_has_ended_does_not_end_time_for_those_that_are_silent() {
+    let ended = say(&at(0..100));
+    let silent = [say(&at(0..50)), vec![Say::Nothing(LONG)], say(&at(50..100))].concat();
+    let source = Script::new(vec![ended, silent]);
+    let describe = |flow: &Flow| flow.source(source.clone()).event_time(time, idle());
+    simulate(describe, |name, rows, late| {
+        assert_eq!(late, [], "{name}");
+        assert_eq!(rows, tens(0..10, 20), "{name}");
+    });
+}
+
+#[test]
+fn a_source_that_has_ended_does_not_end_time_for_one_that_is_silent() {
+    let silent = Script::new(vec![[say(&at(0..50)), vec![Say::Nothing(LONG)], say(&at(50..100))].concat()]);
+    let describe = |flow: &Flow| {
+        let ended = flow.source(FromVec::new(at(0..100))).event_time(time, Watermarks::monotonous());
+        ended.union(flow.source(silent.clone()).event_time(time, idle()))
+    };
+    simulate(describe, |name, rows, late| {
+        assert_eq!(late, [], "{name}");
+        assert_eq!(rows, tens(0..10, 20), "{name}");
+    });
+}
+
+#[test]
+fn a_silence_shorter_than_the_time_out_changes_nothing() {
+    let short = [say(&at(0..50)), vec![Say::Nothing(100)], say(&at(50..100))].concat();
+    let source = Script::new(vec![say(&at(0..100)), short]);
+    let watermarks = || Watermarks::monotonous().idle_after(secs(3600));
+    let describe = |flow: &Flow| flow.source(source.clone()).event_time(time, watermarks());
+    simulate(describe, |name, rows, late| {
+        assert_eq!(late, [], "{name}");
+        assert_eq!(rows, tens(0..10, 20), "{name}");
+    });
+}
+
+/// How far ahead of the slowest of the other partitions a partition was when it was read on, at the most.
+fn greatest_drift(partitions: &[Vec<Event>], read: &[(u32, Event)]) -> i64 {
+    let mut reached = vec![i64::MIN; partitions.len()];
+    let (mut counts, mut greatest) = (vec![0; partitions.len()], 0);
+    for (partition, event) in read {
         let at = *partition as usize;
-        let others = (0..3).filter(|other| *other != at && read[*other] < lengths[*other]);
-        if let Some(slowest) = others.map(|other| reached[other]).min().filter(|slowest| *slowest > i64::MIN)
-        {
+        let others = (0..partitions.len()).filter(|o| *o != at && counts[*o] < partitions[*o].len());
+        let slowest = others.map(|other| reached[other]).min().filter(|slowest| *slowest > i64::MIN);
+        if let Some(slowest) = slowest {
             // Whether a partition may be read is decided by where it was before.
             greatest = greatest.max(reached[at].saturating_sub(slowest));
         }
-        (reached[at], read[at]) = (*time, read[at] + 1);
+        (reached[at], counts[at]) = (event.time, counts[at] + 1);
     }
     greatest
 }
 
 #[test]
-fn aligned_partitions_stay_within_their_drift() {
+fn aligned_partitions_stay_within_their_drift_and_give_the_same_rows() {
+    let partitions = [1, 7, 40].map(|step| (0..300).map(|n| event(0, n * step, n)).collect::<Vec<_>>());
+    let case = Case { partitions: partitions.to_vec(), bound: 0, shape: TENS, lateness: 0 };
+    let expected = case.expected();
     for workers in [1, 3] {
-        let free = greatest_drift(workers, Watermarks::monotonous());
+        let lab = Lab::new(workers, StateBackend::Memory);
+        let drift = |watermarks: Watermarks| {
+            let (flow, source) = (lab.flow(), Script::of(&partitions));
+            let read = Arc::clone(&source.read);
+            let outputs = case.describe_as(&flow, source, watermarks);
+            lab.engine().run(flow).unwrap();
+            case.judge(&outputs, &expected, &lab.name);
+            greatest_drift(&partitions, &read.lock().unwrap())
+        };
+        let free = drift(Watermarks::monotonous());
         assert!(free > 2000, "{workers} workers: nothing runs ahead by itself, only {free} ms");
-        let aligned = greatest_drift(workers, Watermarks::monotonous().align_within(millis(100)));
+        let aligned = drift(Watermarks::monotonous().align_within(millis(100)));
         assert!(aligned <= 100, "{workers} workers: {aligned} ms");
+    }
+}
+
+#[test]
+fn an_aligned_partition_does_not_wait_for_one_that_is_idle() {
+    let silent = vec![Say::NothingUntil(100)];
+    let source = Script::new(vec![say(&at(0..100)), silent]);
+    let watermarks = || idle().align_within(millis(10));
+    let describe = |flow: &Flow| flow.source(source.clone()).event_time(time, watermarks());
+    simulate(describe, |name, rows, _| assert_eq!(rows, tens(0..10, 10), "{name}"));
+}
+
+#[test]
+fn alignment_does_not_wait_for_a_source_that_tells_no_time() {
+    let timeless = |read: &Script<Event>| {
+        let mut timeless = Script::new(vec![vec![Say::NothingUntil(100)]]);
+        timeless.read = Arc::clone(&read.read);
+        timeless
+    };
+    let describe = |flow: &Flow| {
+        let source = Script::of(&[at(0..50), at(0..50)]);
+        flow.source(timeless(&source)).sink(Collect::new());
+        flow.source(source).event_time(time, Watermarks::monotonous().align_within(millis(10)))
+    };
+    simulate(describe, |name, rows, _| assert_eq!(rows, tens(0..5, 20), "{name}"));
+}
+
+#[test]
+fn a_second_reading_of_time_does_not_undo_an_alignment() {
+    let partitions = [at(0..300), (0..300).map(|n| event(0, n * 40, n)).collect()];
+    let lab = Lab::new(2, StateBackend::Memory);
+    for aligned_first in [true, false] {
+        let (flow, source) = (lab.flow(), Script::of(&partitions));
+        let read = Arc::clone(&source.read);
+        let events = flow.source(source);
+        for aligned in [aligned_first, !aligned_first] {
+            let free = Watermarks::monotonous();
+            let watermarks = if aligned { free.align_within(millis(100)) } else { free };
+            let keyed = events.clone().event_time(time, watermarks).key_by(|event| event.key);
+            keyed.window(Windows::tumbling(millis(10))).count().sink(Collect::new());
+        }
+        lab.engine().run(flow).unwrap();
+        let drift = greatest_drift(&partitions, &read.lock().unwrap());
+        assert!(drift <= 100, "aligned first: {aligned_first}: {drift} ms");
     }
 }

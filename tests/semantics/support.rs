@@ -1,8 +1,10 @@
 //! Engines to try, and the records to try them with.
 
 use rivermark::connectors::{Collect, FromVec};
-use rivermark::{Engine, Flow, Metrics, Options, Restart, StateBackend, Stream};
+use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
+use rivermark::{BoxError, Engine, Flow, Metrics, Options, Restart, StateBackend, Stream, Timestamp};
 use std::cell::Cell;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -84,4 +86,90 @@ pub fn labs() -> Vec<Lab> {
 pub fn deadline() -> impl Fn() -> bool {
     let until = Instant::now() + DEADLINE;
     move || Instant::now() > until
+}
+
+/// What a partition of a [`Script`] says when it is polled.
+#[derive(Clone, Debug)]
+pub enum Say<T> {
+    Record(T),
+    /// That there is nothing, this many times.
+    Nothing(u32),
+    /// That there is nothing until so many records have been read from all partitions.
+    NothingUntil(usize),
+}
+
+/// A source that says what it is told to, one record a poll, and notes what was read, in order.
+#[derive(Clone)]
+pub struct Script<T> {
+    partitions: Arc<Vec<Vec<Say<T>>>>,
+    pub read: Arc<Mutex<Vec<(u32, T)>>>,
+}
+
+impl<T: Clone> Script<T> {
+    pub fn new(partitions: Vec<Vec<Say<T>>>) -> Script<T> {
+        Script { partitions: Arc::new(partitions), read: Arc::default() }
+    }
+
+    /// Partitions that end after these records.
+    pub fn of(partitions: &[Vec<T>]) -> Script<T> {
+        Self::new(partitions.iter().map(|records| say(records)).collect())
+    }
+}
+
+/// Says these records.
+pub fn say<T: Clone>(records: &[T]) -> Vec<Say<T>> {
+    records.iter().cloned().map(Say::Record).collect()
+}
+
+pub struct ScriptReader<T> {
+    script: Script<T>,
+    partition: u32,
+    next: usize,
+    /// How often it has said that there is nothing at this point.
+    said_nothing: u32,
+}
+
+impl<T: Clone + Send + Sync + 'static> Source for Script<T> {
+    type Item = T;
+    type Reader = ScriptReader<T>;
+
+    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        let partition = |number| SourcePartition { number, name: format!("script[{number}]") };
+        Ok((0..self.partitions.len() as u32).map(partition).collect())
+    }
+
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        _waker: Waker,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<ScriptReader<T>, BoxError> {
+        let next = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
+        Ok(ScriptReader { script: self.clone(), partition, next: next as usize, said_nothing: 0 })
+    }
+}
+
+impl<T: Clone> SourceReader<T> for ScriptReader<T> {
+    fn poll(&mut self, _max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        let mut read = self.script.read.lock().unwrap();
+        let goes_on = match self.script.partitions[self.partition as usize].get(self.next) {
+            None => return Ok(Polled::Ended),
+            Some(Say::Record(record)) => {
+                read.push((self.partition, record.clone()));
+                records.push(self.next as u64, Timestamp::MIN, record.clone());
+                self.next += 1;
+                return Ok(Polled::Ready);
+            }
+            Some(Say::Nothing(times)) => self.said_nothing >= *times,
+            Some(Say::NothingUntil(count)) => read.len() >= *count,
+        };
+        self.said_nothing = if goes_on { 0 } else { self.said_nothing + 1 };
+        self.next += usize::from(goes_on);
+        Ok(Polled::Pending)
+    }
+
+    fn position(&self) -> Vec<u8> {
+        (self.next as u64).to_le_bytes().to_vec()
+    }
 }

@@ -1,18 +1,19 @@
 //! Tumbling, sliding and session windows over records out of order, in several partitions.
 
-use crate::model::{self, Held, Rows};
+use crate::case::{Case, time};
+use crate::model::{self, Rows, Shape};
 use crate::support::{Event, Lab, event, labs};
 use proptest::prelude::*;
 use rivermark::connectors::{Collect, FromVec};
-use rivermark::{Aggregate, KeyedStream, Stream, Timestamp, Watermarks, Windowed, Windows, millis};
+use rivermark::{KeyedStream, StateBackend, Stream, Watermarks, Windowed, Windows, millis};
 use std::collections::BTreeMap;
 
 /// Out of order within a partition, and partitions that are not at the same time.
-fn partitions() -> impl Strategy<Value = Vec<Vec<Event>>> {
-    let step = (0..3_u8, 0..40_i64, 0..150_i64, -100..100_i64);
+pub fn partitions() -> impl Strategy<Value = Vec<Vec<Event>>> {
+    let step = (0..3_u8, 0..40_i64, 0..150_i64);
     let partition = (-500..500_i64, prop::collection::vec(step, 0..60)).prop_map(|(begin, steps)| {
         let mut now = begin;
-        let events = steps.into_iter().map(|(key, forward, back, value)| {
+        let events = steps.into_iter().zip(0..).map(|((key, forward, back), value)| {
             now += forward;
             event(key, now - back, value)
         });
@@ -21,134 +22,73 @@ fn partitions() -> impl Strategy<Value = Vec<Vec<Event>>> {
     prop::collection::vec(partition, 1..4)
 }
 
-/// Keeps every value: the sharpest of all aggregates.
-#[derive(Clone)]
-struct Everything;
-
-impl Aggregate<Event> for Everything {
-    type Acc = Vec<i64>;
-    type Out = Vec<i64>;
-
-    fn create(&self) -> Vec<i64> {
-        Vec::new()
-    }
-
-    fn add(&self, acc: &mut Vec<i64>, event: &Event) {
-        acc.push(event.value);
-    }
-
-    fn merge(&self, acc: &mut Vec<i64>, other: &Vec<i64>) {
-        acc.extend(other);
-    }
-
-    fn finish(&self, acc: &Vec<i64>) -> Vec<i64> {
-        let mut values = acc.clone();
-        values.sort_unstable();
-        values
-    }
+/// Also slides that do not divide the size, and windows that do not begin at the epoch.
+pub fn sliding() -> impl Strategy<Value = Shape> {
+    let shape = |(size, slide, offset)| Shape::Sliding { size, slide, offset };
+    let shapes = [(100, 100, 0), (100, 20, 0), (90, 40, 0), (7, 3, 0), (100, 100, 33), (90, 40, 17)];
+    prop::sample::select(shapes.map(shape).to_vec())
 }
 
-fn keyed(events: Stream<Event>, bound: i64) -> KeyedStream<u8, Event> {
-    events
-        .event_time(|e| Timestamp::from_millis(e.time), Watermarks::bounded(millis(bound as u64)))
-        .key_by(|e| e.key)
+pub fn sessions() -> impl Strategy<Value = Shape> {
+    (1..60_i64).prop_map(|gap| Shape::Session { gap })
 }
 
-type Values = Vec<i64>;
-
-/// The first and the last row of every key and window.
-fn first_and_last(rows: Vec<Windowed<u8, Values>>) -> BTreeMap<(u8, i64, i64), (Values, Values)> {
-    let mut found = BTreeMap::new();
-    for Windowed { key, window, value } in rows {
-        let at = (key, window.start.millis(), window.end.millis());
-        let first = value.clone();
-        found.entry(at).or_insert((first, Vec::new())).1 = value;
-    }
-    found
+pub fn lateness() -> impl Strategy<Value = i64> {
+    prop_oneof![Just(0_i64), Just(60)]
 }
 
-/// Runs one case on one engine and compares rows, late records and their number with the model's.
-fn check(
-    lab: &Lab,
-    partitions: &[Vec<Event>],
-    bound: i64,
-    windows: Windows,
-    lateness: i64,
-    (expected, expected_late): &(Rows, Vec<Event>),
-) {
-    let (flow, rows, late) = (lab.flow(), Collect::new(), Collect::new());
-    let late_rows = late.clone();
-    keyed(flow.source(FromVec::partitions(partitions.to_vec())), bound)
-        .window(windows)
-        .allowed_lateness(millis(lateness as u64))
-        .late_output(|late| late.map(|late| late.value).sink(late_rows))
-        .aggregate(Everything)
-        .sink(rows.clone());
-    let metrics = lab.engine().run(flow).unwrap();
-    let found = first_and_last(rows.rows());
-    let keys = |rows: &Rows| rows.keys().copied().collect::<Vec<_>>();
-    assert_eq!(found.keys().copied().collect::<Vec<_>>(), keys(expected), "{}: windows", lab.name);
-    for (window, Held { on_time, all }) in expected {
-        let (first, last) = &found[window];
-        assert_eq!(last, all, "{}: the last row of {window:?}", lab.name);
-        // A window of late records alone has no first row to speak of.
-        if !on_time.is_empty() {
-            assert_eq!(first, on_time, "{}: the first row of {window:?}", lab.name);
-        }
-    }
-    let mut late = late.rows();
-    late.sort();
-    assert_eq!(&late, expected_late, "{}: late records", lab.name);
-    assert_eq!(metrics.late_records, expected_late.len() as u64, "{}: late records", lab.name);
+pub fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-fn config() -> ProptestConfig {
-    ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() }
+fn check(labs: &[Lab], case: &Case) {
+    let expected = case.expected();
+    labs.iter().for_each(|lab| case.check(lab, &expected));
 }
 
 #[test]
 fn sliding_windows_hold_what_the_definition_says_with_any_number_of_workers() {
     let labs = labs();
-    // Also a slide that does not divide the size.
-    let shapes = prop_oneof![Just((100, 100)), Just((100, 20)), Just((90, 40)), Just((7, 3))];
-    let lateness = prop_oneof![Just(0_i64), Just(60)];
-    proptest!(config(), |(partitions in partitions(), bound in 0..100_i64, shape in shapes, lateness in lateness)| {
-        let expected = model::sliding(&partitions, bound, shape, lateness);
-        let windows = Windows::sliding(millis(shape.0 as u64), millis(shape.1 as u64));
-        for lab in &labs {
-            check(lab, &partitions, bound, windows, lateness, &expected);
-        }
+    proptest!(config(60), |(partitions in partitions(), bound in 0..100_i64, shape in sliding(), lateness in lateness())| {
+        check(&labs, &Case { partitions, bound, shape, lateness });
     });
 }
 
 #[test]
 fn sessions_hold_what_the_definition_says_with_any_number_of_workers() {
     let labs = labs();
-    proptest!(config(), |(partitions in partitions(), bound in 0..100_i64, gap in 1..60_i64)| {
-        let expected = model::sessions(&partitions, bound, gap);
-        for lab in &labs {
-            check(lab, &partitions, bound, Windows::session(millis(gap as u64)), 0, &expected);
-        }
+    proptest!(config(60), |(partitions in partitions(), bound in 0..100_i64, shape in sessions(), lateness in lateness())| {
+        check(&labs, &Case { partitions, bound, shape, lateness });
     });
+}
+
+fn keyed(events: Stream<Event>, bound: u64) -> KeyedStream<u8, Event> {
+    events.event_time(time, Watermarks::bounded(millis(bound))).key_by(|event| event.key)
+}
+
+fn by_window<R>(rows: Vec<Windowed<u8, R>>) -> BTreeMap<(u8, i64, i64), R> {
+    let at = |row: &Windowed<u8, R>| (row.key, row.window.start.millis(), row.window.end.millis());
+    rows.into_iter().map(|row| (at(&row), row.value)).collect()
+}
+
+fn in_order(n: i64) -> Vec<Event> {
+    (0..n).map(|n| event((n % 7) as u8, n * 3 - n * 5 % 90, n * 13 % 101 - 50)).collect()
 }
 
 #[test]
 fn count_sum_min_max_average_and_fold_agree_with_the_values() {
-    let events: Vec<Event> =
-        (0..500).map(|n| event((n % 7) as u8, n * 3 - n * 5 % 90, n * 13 % 101 - 50)).collect();
-    let (expected, _) = model::sliding(std::slice::from_ref(&events), 100, (60, 20), 0);
-    let lab = Lab::new(2, rivermark::StateBackend::Memory);
-    fn by_window<R>(rows: Vec<Windowed<u8, R>>) -> BTreeMap<(u8, i64, i64), R> {
-        let at = |row: &Windowed<u8, R>| (row.key, row.window.start.millis(), row.window.end.millis());
-        rows.into_iter().map(|row| (at(&row), row.value)).collect()
-    }
+    let events = in_order(500);
+    let partitions = std::slice::from_ref(&events);
+    let shape = Shape::Sliding { size: 60, slide: 20, offset: 0 };
+    let expected = model::expected(&model::stamped(partitions, model::bounded(100)), shape, 0).rows;
+    let lab = Lab::new(2, StateBackend::Memory);
     fn of<R>(expected: &Rows, value: impl Fn(&[i64]) -> R) -> BTreeMap<(u8, i64, i64), R> {
         expected.iter().map(|(at, held)| (*at, value(&held.all))).collect()
     }
     macro_rules! check {
         ($aggregate:expr, $by_hand:expr) => {
-            let windowed = |events| keyed(events, 100).window(Windows::sliding(millis(60), millis(20)));
-            let (rows, _) = lab.run(std::slice::from_ref(&events), |events| $aggregate(windowed(events)));
+            let windowed = |events| keyed(events, 100).window(shape.windows());
+            let (rows, _) = lab.run(partitions, |events| $aggregate(windowed(events)));
             assert_eq!(by_window(rows), of(&expected, $by_hand));
         };
     }
@@ -167,8 +107,28 @@ fn count_sum_min_max_average_and_fold_agree_with_the_values() {
 }
 
 #[test]
+fn windows_over_the_rows_of_windows_lose_none_of_them() {
+    let events = in_order(2000);
+    let mut expected: BTreeMap<(u8, i64, i64), u64> = BTreeMap::new();
+    for event in &events {
+        let start = event.time.div_euclid(1000) * 1000;
+        *expected.entry((event.key % 2, start, start + 1000)).or_default() += 1;
+    }
+    for lab in labs() {
+        let describe = |events| {
+            let by_key = keyed(events, 100).window(Windows::tumbling(millis(100))).count();
+            let by_parity = by_key.key_by(|row| row.key % 2).window(Windows::tumbling(millis(1000)));
+            by_parity.sum(|row| row.value)
+        };
+        let (rows, metrics) = lab.run(&[events.clone(), Vec::new()], describe);
+        assert_eq!(by_window(rows), expected, "{}", lab.name);
+        assert_eq!(metrics.late_records, 0, "{}", lab.name);
+    }
+}
+
+#[test]
 fn an_overflowing_sum_stops_the_job_and_says_so() {
-    let lab = Lab::new(1, rivermark::StateBackend::Memory);
+    let lab = Lab::new(1, StateBackend::Memory);
     let flow = lab.flow();
     keyed(flow.source(FromVec::new(vec![event(0, 0, i64::MAX), event(0, 1, 1)])), 0)
         .window(Windows::tumbling(millis(10)))
