@@ -359,6 +359,11 @@ impl<'a> TaskBuilder<'a> {
         if restored == Timestamp::MAX { Timestamp::MIN } else { restored }
     }
 
+    /// Whether the records of the node being built carry event time.
+    pub(crate) fn has_event_time(&self) -> bool {
+        self.plan.nodes[self.node].event_time
+    }
+
     /// The flow's name.
     pub(crate) fn flow(&self) -> &str {
         &self.plan.flow

@@ -3,7 +3,9 @@
 //! 1. A record is given to [`ProcessFunction::on_record`] with its key; the function reads and writes state under typed constants, sets
 //!    timers and emits records, all through its [`Context`].
 //! 2. When the watermark passes a timer's time, [`ProcessFunction::on_timer`] is called for its key: timers in order of time, then of
-//!    key. Setting one twice fires it once. One that is set at or below the watermark fires when the watermark next moves.
+//!    key. Setting one twice fires it once. One that is set at or below the watermark fires when the watermark next moves; one that
+//!    `on_timer` sets there fires in the same move, so a timer that sets itself again needs an end: at the end of a bounded stream the
+//!    watermark moves to the end of time.
 //! 3. At a barrier the state and timers that changed go into the checkpoint.
 //!
 //! Records of one source partition come in order; between partitions the order depends on the moment, so a function whose result depends
@@ -51,6 +53,7 @@ pub struct Context<'a, K: Key, Out> {
     key: &'a K,
     store: &'a mut KeyedStore,
     timers: TableId<Timers<K>>,
+    has_event_time: bool,
     out: &'a mut Output<Out>,
 }
 
@@ -76,7 +79,15 @@ impl<K: Key, Out> Context<'_, K, Out> {
     }
 
     /// Sets a timer for the key in hand. Setting the same time again changes nothing.
+    ///
+    /// # Errors
+    /// If the stream has no event time: nothing would ever make the timer due.
     pub fn timer(&mut self, time: Timestamp) -> Result<(), BoxError> {
+        if !self.has_event_time {
+            return Err(
+                "a timer needs event time: call `.event_time(..)` on the stream before `.key_by(..)`".into(),
+            );
+        }
         self.store.table(self.timers).register(time.millis(), self.hash, self.key)?;
         Ok(())
     }
@@ -272,6 +283,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
                     store,
                     ahead: Ahead::default(),
                     timers,
+                    has_event_time: builder.has_event_time(),
                     out,
                 },
             );
@@ -288,6 +300,7 @@ struct Processing<K: Key, P, Out> {
     store: KeyedStore,
     ahead: Ahead,
     timers: TableId<Timers<K>>,
+    has_event_time: bool,
     watermark: Timestamp,
     out: Output<Out>,
 }
@@ -317,6 +330,7 @@ impl<K: Key, P, Out> Processing<K, P, Out> {
                 key: &key,
                 store: &mut self.store,
                 timers: self.timers,
+                has_event_time: self.has_event_time,
                 out: &mut self.out,
             };
             self.function.on_timer(&key, stamp.time, &mut context).map_err(|e| watch.fail(e))?;
@@ -344,6 +358,7 @@ impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K
                 key: &key,
                 store: &mut self.store,
                 timers: self.timers,
+                has_event_time: self.has_event_time,
                 out: &mut self.out,
             };
             self.function.on_record(&key, value, &mut context).map_err(|e| watch.fail(e))?;

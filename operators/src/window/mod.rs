@@ -17,6 +17,9 @@
 //! The first row holds exactly the on-time records. Each allowed-late record then gives a corrected row of everything so far, so the last row
 //! of a key and window holds all records that are not late. First and last row are deterministic; how many corrections lie between, and in
 //! which order records of different partitions enter them, is not.
+//!
+//! A session has no bounds of its own to keep records apart by, so what is allowed late and comes before it fires is in its first row. What comes
+//! afterwards may move its bounds or join it with another: the row under the widest bounds is the last one, those within are replaced.
 
 mod aggregate;
 mod assign;
