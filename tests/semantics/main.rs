@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod case;
+mod crashes;
 mod dead_letters;
 mod extremes;
 mod lateness;

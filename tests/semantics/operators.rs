@@ -1,14 +1,16 @@
 //! The operators that need no time, and functions with state and timers.
 
-use crate::support::{Event, event, labs};
+use crate::case::time;
+use crate::support::{Event, Lab, event, labs};
 use rivermark::connectors::{Collect, FromVec};
 use rivermark::{
-    BoxError, Context, List, Map, ProcessFunction, Reducing, Stream, Timestamp, Value, Watermarks, millis,
+    BoxError, Context, Flow, List, Map, ProcessFunction, Reducing, StateBackend, Stream, Timestamp, Value,
+    Watermarks, Windows, millis,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
+pub fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
     rows.sort();
     rows
 }
@@ -49,15 +51,13 @@ fn a_union_has_the_records_of_both_and_the_lower_watermark() {
         let (flow, rows) = (lab.flow(), Collect::new());
         let early: Vec<Event> = (0..100).map(|n| event(1, n, 0)).collect();
         let late: Vec<Event> = (0..100).map(|n| event(2, 10_000 + n, 0)).collect();
-        let timed = |events: Vec<Event>| {
-            flow.source(FromVec::new(events))
-                .event_time(|e: &Event| Timestamp::from_millis(e.time), Watermarks::monotonous())
-        };
+        let timed =
+            |events: Vec<Event>| flow.source(FromVec::new(events)).event_time(time, Watermarks::monotonous());
         // If the watermark were that of either side, the other's records would come late.
         timed(late)
             .union(timed(early))
             .key_by(|e| e.key)
-            .window(rivermark::Windows::tumbling(millis(100)))
+            .window(Windows::tumbling(millis(100)))
             .count()
             .sink(rows.clone());
         let metrics = lab.engine().run(flow).unwrap();
@@ -90,7 +90,7 @@ const BY_SIGN: Map<bool, u64> = Map::new("by-sign");
 struct Remembers;
 
 /// Key, count, sum, values in order, and how many there were of each sign.
-type Remembered = (u8, u64, i64, Vec<i64>, Vec<(bool, u64)>);
+pub type Remembered = (u8, u64, i64, Vec<i64>, Vec<(bool, u64)>);
 
 impl ProcessFunction<u8, Event> for Remembers {
     type Out = Remembered;
@@ -134,25 +134,107 @@ impl ProcessFunction<u8, Event> for Remembers {
     }
 }
 
+/// What [`Remembers`] makes of events.
+pub fn remember(events: Stream<Event>) -> Stream<Remembered> {
+    events.event_time(time, Watermarks::monotonous()).key_by(|event| event.key).process(Remembers)
+}
+
+fn value(key: u8, time: i64) -> i64 {
+    (time * 7 + i64::from(key) * 3) % 11 - 5
+}
+
+/// Every key has a record at each millisecond, all of a key in one partition.
+pub fn to_remember() -> Vec<Vec<Event>> {
+    let of_key = |key: u8| (0..50).map(|time| event(key, time, value(key, time))).collect();
+    (0..20).map(of_key).collect()
+}
+
+/// What should be remembered of it.
+pub fn remembered() -> Vec<Remembered> {
+    let of_key = |key: u8| {
+        let values: Vec<i64> = (0..50).map(|time| value(key, time)).collect();
+        let negative = values.iter().filter(|v| **v < 0).count() as u64;
+        (key, 50, values.iter().sum(), values, vec![(false, 50 - negative), (true, negative)])
+    };
+    (0..20).map(of_key).collect()
+}
+
 #[test]
 fn every_kind_of_state_keeps_what_it_is_told_a_key_and_timers_fire_once() {
-    // Every key has a record at each millisecond, all of a key in one partition.
-    let value = |key: u8, time: i64| (time * 7 + i64::from(key) * 3) % 11 - 5;
-    let of_key = |key: u8| (0..50).map(|time| event(key, time, value(key, time))).collect::<Vec<_>>();
-    let partitions: Vec<Vec<Event>> = (0..20).map(of_key).collect();
+    for lab in labs() {
+        let (rows, _) = lab.run(&to_remember(), remember);
+        assert_eq!(sorted(rows), remembered(), "{}", lab.name);
+    }
+}
+
+/// Sets a timer at each record's value, and one after each timer that is not too late; tells the times of all.
+#[derive(Clone)]
+struct Echo;
+
+impl ProcessFunction<u8, Event> for Echo {
+    type Out = (u8, i64);
+
+    fn on_record(
+        &mut self,
+        _key: &u8,
+        event: Event,
+        cx: &mut Context<'_, u8, (u8, i64)>,
+    ) -> Result<(), BoxError> {
+        cx.timer(Timestamp::from_millis(event.value))?;
+        cx.timer(Timestamp::from_millis(event.value))
+    }
+
+    fn on_timer(
+        &mut self,
+        key: &u8,
+        at: Timestamp,
+        cx: &mut Context<'_, u8, (u8, i64)>,
+    ) -> Result<(), BoxError> {
+        assert_eq!(cx.time(), at);
+        assert!(cx.watermark() >= at, "{at} is not over at {}", cx.watermark());
+        cx.emit((*key, at.millis()));
+        if (0..30).contains(&at.millis()) { cx.timer(at + millis(10)) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn timers_fire_in_order_of_time_over_the_whole_range_also_those_that_timers_set() {
+    let times = [50, i64::MAX, -7, 5, i64::MIN, 0, i64::MAX - 1];
+    let of_key = |key: u8| times.map(|at| event(key, 0, at)).to_vec();
     for lab in labs() {
         let describe = |events: Stream<Event>| {
-            events
-                .event_time(|e| Timestamp::from_millis(e.time), Watermarks::monotonous())
-                .key_by(|e| e.key)
-                .process(Remembers)
+            events.event_time(time, Watermarks::monotonous()).key_by(|event| event.key).process(Echo)
         };
-        let (rows, _) = lab.run(&partitions, describe);
-        let expected = (0..20_u8).map(|key| {
-            let values: Vec<i64> = (0..50).map(|time| value(key, time)).collect();
-            let negative = values.iter().filter(|v| **v < 0).count() as u64;
-            (key, 50, values.iter().sum(), values, vec![(false, 50 - negative), (true, negative)])
-        });
-        assert_eq!(sorted(rows), expected.collect::<Vec<Remembered>>(), "{}", lab.name);
+        let (rows, _) = lab.run(&[of_key(0), of_key(1), of_key(2)], describe);
+        let expected = [i64::MIN, -7, 0, 5, 10, 15, 20, 25, 30, 35, 50, i64::MAX - 1, i64::MAX];
+        for key in 0..3 {
+            let found: Vec<i64> = rows.iter().filter(|row| row.0 == key).map(|row| row.1).collect();
+            // Rows of one key come in the order in which they were made; the stream's first watermark fires the two that are before zero.
+            assert_eq!(found, expected, "{}, key {key}", lab.name);
+        }
     }
+}
+
+#[test]
+fn a_timer_without_event_time_is_an_error_that_says_what_to_do() {
+    let lab = Lab::new(1, StateBackend::Memory);
+    let flow = lab.flow();
+    flow.source(FromVec::new(vec![event(0, 0, 0)]))
+        .key_by(|event| event.key)
+        .process(Echo)
+        .sink(Collect::new());
+    let error = lab.engine().run(flow).unwrap_err().to_string();
+    assert!(error.contains(".event_time(") && error.contains("vec[0] offset 0"), "{error}");
+}
+
+#[test]
+fn what_needs_event_time_and_has_none_is_refused_before_it_runs() {
+    let flow = Flow::new("timeless");
+    let timed = flow.source(FromVec::new(vec![event(0, 0, 0)])).event_time(time, Watermarks::monotonous());
+    let timeless = flow.source(FromVec::new(vec![event(0, 0, 0)]));
+    // A union has event time only where both sides have.
+    let union = timed.union(timeless).key_by(|event| event.key);
+    union.window(Windows::tumbling(millis(10))).count().sink(Collect::new());
+    let error = flow.into_plan().err().unwrap().to_string();
+    assert!(error.contains("window-1") && error.contains(".event_time("), "{error}");
 }
