@@ -4,10 +4,12 @@
 mod case;
 mod crashes;
 mod dead_letters;
+mod discovery;
 mod extremes;
 mod lateness;
 mod model;
 mod operators;
 mod partitions;
+mod simulated;
 mod support;
 mod windows;
