@@ -53,7 +53,7 @@ impl Status {
 pub struct CheckpointMetrics {
     /// Its number.
     pub epoch: Epoch,
-    /// From the barrier to the stored manifest.
+    /// From the barrier until every worker had prepared and uploaded its part; putting the manifest, one small file, comes on top.
     pub duration: Duration,
     /// Size of all state files that it needs.
     pub state_bytes: u64,
