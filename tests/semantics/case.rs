@@ -1,7 +1,7 @@
 //! One case of windows: records, how they are told time, how it is divided; what the engine makes of it, and whether that is right.
 
 use crate::model::{self, Expected, Shape};
-use crate::support::{Event, Lab};
+use crate::support::{Event, Lab, Script};
 use rivermark::connectors::{Collect, FromVec};
 use rivermark::source::Source;
 use rivermark::{Aggregate, Flow, Stream, Timestamp, Watermarks, Windowed, millis};
@@ -89,12 +89,19 @@ impl Case {
             .sink(outputs.rows.clone());
     }
 
-    /// Runs the case in an engine.
+    /// Runs the case in an engine: all records of a partition at once, and one at a time, so that windows fire in between.
     pub fn check(&self, lab: &Lab, expected: &Expected) {
-        let flow = lab.flow();
-        let outputs = self.describe(&flow, FromVec::partitions(self.partitions.clone()));
+        let at_once = lab.flow();
+        let outputs = self.describe(&at_once, FromVec::partitions(self.partitions.clone()));
+        self.run(lab, at_once, &outputs, expected);
+        let one_by_one = lab.flow();
+        let outputs = self.describe(&one_by_one, Script::of(&self.partitions));
+        self.run(lab, one_by_one, &outputs, expected);
+    }
+
+    fn run(&self, lab: &Lab, flow: Flow, outputs: &Outputs, expected: &Expected) {
         let metrics = lab.engine().run(flow).unwrap();
-        self.judge(&outputs, expected, &lab.name);
+        self.judge(outputs, expected, &lab.name);
         assert_eq!(metrics.late_records, expected.late.len() as u64, "{}: late records", lab.name);
     }
 
