@@ -1,21 +1,25 @@
-//! Keyed state through the engine: hot, and spilled; a checkpoint and a restore beside the files alone.
+//! Keyed state through the engine: hot, and spilled; a checkpoint and a restart beside the same bytes in a file.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rivermark::{BoxError, Context, Engine, Flow, Options, ProcessFunction, Restart, StateBackend, Value};
+use rivermark::{
+    BoxError, CheckpointMetrics, Context, Engine, Flow, Job, Options, ProcessFunction, StateBackend, Value,
+};
 use rivermark_benches::keeping;
-use rivermark_benches::measure::{options, time_to, wait_for};
-use rivermark_benches::synthetic::{Nowhere, Numbers, key_of};
+use rivermark_benches::measure::{Running, options, records_in, wait_for};
+use rivermark_benches::synthetic::{Held, Nowhere, Numbers, key_of};
+use std::cell::LazyCell;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RECORDS: u64 = 1_000_000;
-const KEYS: u64 = 200_000;
 const COUNT: Value<u64> = Value::new("count");
 
 #[derive(Clone)]
@@ -29,126 +33,191 @@ impl ProcessFunction<u64, u64> for Counting {
     }
 }
 
-fn count(options: Options, records: u64) -> Duration {
+/// A count of each of `keys` keys, by one worker, once most of them have come.
+fn counting(options: Options, keys: u64) -> Running {
     let flow = Flow::new("count");
-    flow.source(Numbers { events: records, partitions: 1 })
-        .key_by(|n| key_of(*n, KEYS))
+    flow.source(Numbers { events: u64::MAX, partitions: 1 })
+        .key_by(move |n| key_of(*n, keys))
         .process(Counting)
         .sink(Nowhere);
-    time_to(options, flow, "process-1", records)
+    Running::start(options, flow, "process-1", 2 * keys)
 }
 
-fn hot_and_spilled(c: &mut Criterion) {
-    let mut group = c.benchmark_group("state");
-    group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(RECORDS));
+fn count_by_hand(counts: &mut hashbrown::HashMap<u64, u64>, records: u64, keys: u64) {
+    for n in 0..records {
+        *counts.entry(key_of(n, keys)).or_insert(0) += 1;
+    }
+}
+
+fn count(c: &mut Criterion, name: &str, records: u64, keys: u64, jobs: &[(&str, Options)]) {
+    let mut group = c.benchmark_group(name);
+    group.sample_size(10).throughput(Throughput::Elements(records));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
     group.bench_function("speed_of_light", |b| {
-        b.iter(|| {
-            let mut counts: hashbrown::HashMap<u64, u64> = hashbrown::HashMap::new();
-            for n in 0..RECORDS {
-                *counts.entry(key_of(n, KEYS)).or_insert(0) += 1;
-            }
-            black_box(counts)
-        });
+        let mut counts = hashbrown::HashMap::new();
+        count_by_hand(&mut counts, 2 * keys, keys);
+        b.iter(|| count_by_hand(&mut counts, records, keys));
+        black_box(counts);
     });
-    for backend in [StateBackend::Memory, StateBackend::RocksDb] {
-        group.bench_function(format!("hot/{backend:?}"), |b| {
-            b.iter_custom(|times| (0..times).map(|_| count(options(1, backend), RECORDS)).sum());
+    for (name, options) in jobs {
+        let job = LazyCell::new(|| counting(options.clone(), keys));
+        group.bench_function(*name, |b| {
+            // Filled here, so that criterion does not plan with the time that this takes.
+            let job = &*job;
+            b.iter_custom(|times| job.time_of(times * records));
         });
     }
-    // About 8 MB of entries with a tenth of that to stay in.
-    const FEWER: u64 = 200_000;
-    group.throughput(Throughput::Elements(FEWER));
-    group.bench_function("spilled/RocksDb", |b| {
-        let options = || options(1, StateBackend::RocksDb).state_budget(800 << 10);
-        b.iter_custom(|times| (0..times).map(|_| count(options(), FEWER)).sum());
-    });
     group.finish();
 }
 
-const KEPT: u64 = 400_000;
+fn hot(c: &mut Criterion) {
+    let jobs = [("memory", options(1, StateBackend::Memory)), ("rocksdb", options(1, StateBackend::RocksDb))];
+    count(c, "hot", 1_000_000, 200_000, &jobs);
+}
+
+/// A tenth of the state has room in memory: half a million counts take about 25 MB there, and the budget has 2.5 beside the 8 of RocksDB's
+/// cache, which are its least and count too.
+fn spilled(c: &mut Criterion) {
+    let options = options(1, StateBackend::RocksDb).state_budget((8 << 20) + (5 << 19));
+    count(c, "spilled", 20_000, 500_000, &[("rocksdb", options)]);
+}
+
+const KEYS: u64 = 400_000;
 const VALUE: usize = 100;
+const WORKERS: u32 = 2;
+const STATE: u64 = KEYS * VALUE as u64;
 
-fn all_files(directory: &Path, visit: &mut impl FnMut(&Path)) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { all_files(&path, visit) } else { visit(&path) }
+/// A flow with 40 MB of state, whose job moves as far as it is let.
+struct Kept {
+    engine: Engine,
+    allowed: Arc<AtomicU64>,
+    directory: TempDir,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(WORKERS as usize, StateBackend::RocksDb);
+        Kept {
+            engine: Engine::open_with(directory.path(), options).unwrap(),
+            allowed: Arc::default(),
+            directory,
+        }
+    }
+
+    fn start(&self) -> Job {
+        let source = Held { keys: KEYS, partitions: WORKERS, allowed: Arc::clone(&self.allowed) };
+        self.engine.start(keeping::flow_over(source, VALUE)).unwrap()
+    }
+
+    /// Lets so many more records of each partition through.
+    fn allow(&self, records: u64) {
+        self.allowed.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// A job that has come to every key once.
+    fn filled(&self) -> Job {
+        let job = self.start();
+        self.allow(KEYS / u64::from(WORKERS));
+        wait_for(&job, keeping::OPERATOR, KEYS);
+        job
+    }
+
+    /// A file beside the checkpoints.
+    fn raw(&self) -> PathBuf {
+        self.directory.path().join("raw")
     }
 }
 
-/// A job over 40 MB of state, each checkpoint with nearly all of it changed; and starting it again from there.
-fn checkpoint_and_restore(c: &mut Criterion) {
-    let directory = tempfile::tempdir().unwrap();
-    let start = |engine: &Engine| engine.start(keeping::flow(1 << 40, KEPT, VALUE, 2)).unwrap();
-    let engine = Engine::open_with(
-        directory.path(),
-        Options::new().workers(2).restart(Restart::Never).checkpoint_every(None),
-    )
-    .unwrap();
-    let mut group = c.benchmark_group("checkpoint");
-    group.sample_size(10).measurement_time(Duration::from_secs(10));
-    let bytes = KEPT * VALUE as u64;
-    group.throughput(Throughput::Bytes(bytes));
-    group.bench_function("speed_of_light", |b| {
-        let data = vec![7; 1 << 20];
-        let path = directory.path().join("raw");
-        b.iter(|| {
-            let mut file = std::fs::File::create(&path).unwrap();
-            for _ in 0..bytes >> 20 {
-                file.write_all(&data).unwrap();
-            }
-            file.sync_all().unwrap();
-        });
-        std::fs::remove_file(&path).unwrap();
+fn last_checkpoint(job: &Job) -> CheckpointMetrics {
+    job.metrics().checkpoints.pop().unwrap()
+}
+
+fn write_raw(path: &Path, data: &[u8]) {
+    let mut file = std::fs::File::create(path).unwrap();
+    data.chunks(1 << 20).for_each(|piece| file.write_all(piece).unwrap());
+    file.sync_all().unwrap();
+}
+
+/// Checkpoints that each have all 40 MB to upload: of a job that stands still, and of one that reads on as fast as it can.
+fn checkpoint(c: &mut Criterion) {
+    let kept = Kept::new();
+    let job = LazyCell::new(|| {
+        let job = kept.filled();
+        job.checkpoint().unwrap();
+        job
     });
-    group.bench_function("engine", |b| {
-        let job = start(&engine);
-        let mut records = 0;
-        b.iter_custom(|times| {
-            let mut took = Duration::ZERO;
-            for _ in 0..times {
-                // Five rounds over all keys: what has not been touched since the last checkpoint is less than a hundredth.
-                records = job.metrics().operator(keeping::OPERATOR).map_or(0, |o| o.records_in) + 5 * KEPT;
-                wait_for(&job, keeping::OPERATOR, records);
-                let started = Instant::now();
-                job.checkpoint().unwrap();
-                took += started.elapsed();
-            }
-            took
-        });
-        black_box(records);
-        job.stop();
-        job.wait().unwrap();
+    let timed = |job: &Job| {
+        let started = Instant::now();
+        job.checkpoint().unwrap();
+        let took = started.elapsed();
+        assert!(last_checkpoint(job).uploaded_bytes >= STATE);
+        took
+    };
+    let mut group = c.benchmark_group("checkpoint");
+    group.sample_size(10).throughput(Throughput::Bytes(STATE));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
+    group.bench_function("speed_of_light", |b| {
+        let data = vec![7; last_checkpoint(&job).uploaded_bytes as usize];
+        b.iter(|| write_raw(&kept.raw(), &data));
+    });
+    group.bench_function("engine/still", |b| {
+        let once = |_| {
+            let before = records_in(&job, keeping::OPERATOR);
+            kept.allow(KEYS / u64::from(WORKERS));
+            wait_for(&job, keeping::OPERATOR, before + KEYS);
+            timed(&job)
+        };
+        b.iter_custom(|times| (0..times).map(once).sum());
+    });
+    group.bench_function("engine/reading", |b| {
+        kept.allowed.store(u64::MAX, Ordering::Relaxed);
+        let once = |_| {
+            // Partitions go at about the same pace, so that in three rounds all have come to all of their keys.
+            wait_for(&job, keeping::OPERATOR, records_in(&job, keeping::OPERATOR) + 3 * KEYS);
+            timed(&job)
+        };
+        b.iter_custom(|times| (0..times).map(once).sum());
     });
     group.finish();
+}
 
+/// From the start of a job until a record has gone through state that a checkpoint has brought back.
+fn restore(c: &mut Criterion) {
+    let kept = LazyCell::new(|| {
+        let kept = Kept::new();
+        let job = kept.filled();
+        job.stop();
+        let bytes = job.wait().unwrap().checkpoints.pop().unwrap().state_bytes;
+        write_raw(&kept.raw(), &vec![7; bytes as usize]);
+        kept
+    });
     let mut group = c.benchmark_group("restore");
-    group.sample_size(10).measurement_time(Duration::from_secs(10)).throughput(Throughput::Bytes(bytes));
+    group.sample_size(10).throughput(Throughput::Bytes(STATE));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
     group.bench_function("speed_of_light", |b| {
         let mut buffer = Vec::new();
         b.iter(|| {
-            all_files(&directory.path().join("checkpoints"), &mut |path| {
-                buffer.clear();
-                std::fs::File::open(path).unwrap().read_to_end(&mut buffer).unwrap();
-                black_box(&buffer);
-            });
+            buffer.clear();
+            std::fs::File::open(kept.raw()).unwrap().read_to_end(&mut buffer).unwrap()
         });
     });
     group.bench_function("engine", |b| {
-        b.iter_custom(|times| {
-            let mut took = Duration::ZERO;
-            for _ in 0..times {
-                let started = Instant::now();
-                let job = start(&engine);
-                wait_for(&job, keeping::OPERATOR, 1);
-                took += started.elapsed();
-                job.stop();
-                job.wait().unwrap();
-            }
+        let once = |_| {
+            // One record a partition: what a restart has to read stays the same.
+            kept.allow(1);
+            let started = Instant::now();
+            let job = kept.start();
+            wait_for(&job, keeping::OPERATOR, 1);
+            let took = started.elapsed();
+            job.stop();
+            job.wait().unwrap();
             took
-        });
+        };
+        b.iter_custom(|times| (0..times).map(once).sum());
     });
     group.finish();
 }
 
-criterion_group!(benches, hot_and_spilled, checkpoint_and_restore);
+criterion_group!(benches, hot, spilled, checkpoint, restore);
 criterion_main!(benches);

@@ -1,14 +1,18 @@
 //! Windows and timers on one worker, beside loops over hash maps and a heap.
+//!
+//! Ten records come at each moment, ten thousand in ten minutes, each of one of a thousand keys.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use rivermark::{
     BoxError, Context, Flow, KeyedStream, ProcessFunction, StateBackend, Timestamp, Watermarks, Windows,
-    millis,
+    hours, minutes, secs,
 };
-use rivermark_benches::measure::{options, time_to};
+use rivermark_benches::measure::{Running, options};
 use rivermark_benches::synthetic::{Nowhere, Numbers, key_of};
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hint::black_box;
@@ -19,30 +23,52 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RECORDS: u64 = 1_000_000;
 const KEYS: u64 = 1000;
+const MINUTE: i64 = 60_000;
 
-/// Ten records a millisecond.
+/// In milliseconds.
 fn time_of(n: u64) -> i64 {
-    n as i64 / 10
+    n as i64 / 10 * 600
 }
 
-fn keyed(flow: &Flow) -> KeyedStream<u64, u64> {
-    flow.source(Numbers { events: RECORDS, partitions: 1 })
-        .event_time(|n| Timestamp::from_millis(time_of(*n)), Watermarks::monotonous())
-        .key_by(|n| key_of(*n, KEYS))
+fn group_of<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.sample_size(10).throughput(Throughput::Elements(RECORDS));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+    group
 }
 
-/// Windows by hand: a map a window, given out when time has passed its end.
+/// Measures a flow in its steady state: what `end` puts behind the keyed stream.
+fn engine(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    operator: &'static str,
+    end: impl FnOnce(KeyedStream<u64, u64>),
+) {
+    let job = LazyCell::new(|| {
+        let flow = Flow::new("bench");
+        let numbers = flow.source(Numbers { events: u64::MAX, partitions: 1 });
+        let timed = numbers.event_time(|n| Timestamp::from_millis(time_of(*n)), Watermarks::monotonous());
+        end(timed.key_by(|n| key_of(*n, KEYS)));
+        // A store remembers what has changed since the last checkpoint. Without any that would be the whole stream.
+        let options = options(1, StateBackend::Memory).checkpoint_every(secs(1));
+        Running::start(options, flow, operator, RECORDS)
+    });
+    group.bench_function(name, |b| {
+        let job = &*job;
+        b.iter_custom(|times| job.time_of(times * RECORDS));
+    });
+}
+
+/// A map a window, given out when time has passed its end.
 fn windows_by_hand(size: i64, slide: i64) {
     let mut open: HashMap<i64, HashMap<u64, u64>> = HashMap::new();
     let mut next = slide;
     for n in 0..RECORDS {
         let time = time_of(n);
         while time >= next {
-            if let Some(rows) = open.remove(&next) {
-                rows.into_iter().for_each(|row| {
-                    black_box(row);
-                });
-            }
+            open.remove(&next).into_iter().flatten().for_each(|row| {
+                black_box(row);
+            });
             next += slide;
         }
         let key = key_of(n, KEYS);
@@ -54,51 +80,55 @@ fn windows_by_hand(size: i64, slide: i64) {
     }
 }
 
+/// A map of open sessions: first time, last time, count. The heap has one entry a session, at or before its end: when its time has
+/// come, the session is given out, or the entry set anew.
 fn sessions_by_hand(gap: i64) {
     let mut open: HashMap<u64, (i64, i64, u64)> = HashMap::new();
+    let mut ends: BinaryHeap<Reverse<(i64, u64)>> = BinaryHeap::new();
     for n in 0..RECORDS {
         let time = time_of(n);
-        let session = open.entry(key_of(n, KEYS)).or_insert((time, time, 0));
-        if time - session.1 > gap {
-            black_box(*session);
-            *session = (time, time, 0);
+        while let Some(&Reverse((at, key))) = ends.peek()
+            && at < time
+        {
+            ends.pop();
+            let end = open[&key].1 + gap;
+            if end < time {
+                black_box(open.remove(&key));
+            } else {
+                ends.push(Reverse((end, key)));
+            }
         }
+        let key = key_of(n, KEYS);
+        let session = open.entry(key).or_insert_with(|| {
+            ends.push(Reverse((time + gap, key)));
+            (time, time, 0)
+        });
         *session = (session.0, time, session.2 + 1);
     }
 }
 
 fn windows(c: &mut Criterion) {
-    let mut group = c.benchmark_group("windows");
-    group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(RECORDS));
-    for (name, size, slide) in [("tumbling", 1000, 1000), ("sliding", 6000, 1000)] {
-        group.bench_function(format!("{name}/speed_of_light"), |b| b.iter(|| windows_by_hand(size, slide)));
-        group.bench_function(format!("{name}/engine"), |b| {
-            b.iter_custom(|times| {
-                let once = || {
-                    let flow = Flow::new("windows");
-                    let windows = Windows::sliding(millis(size as u64), millis(slide as u64));
-                    keyed(&flow).window(windows).count().sink(Nowhere);
-                    time_to(options(1, StateBackend::Memory), flow, "window-1", RECORDS)
-                };
-                (0..times).map(|_| once()).sum()
-            });
+    let tumbling = Windows::tumbling(minutes(10));
+    let sliding = Windows::sliding(hours(1), minutes(10));
+    // As long as a thousand records, so that a key's next record joins its session or not about as often.
+    let sessions = Windows::session(minutes(1));
+    let tumble: fn() = || windows_by_hand(10 * MINUTE, 10 * MINUTE);
+    let slide: fn() = || windows_by_hand(60 * MINUTE, 10 * MINUTE);
+    let meet: fn() = || sessions_by_hand(MINUTE);
+    for (name, windows, by_hand) in
+        [("tumbling", tumbling, tumble), ("sliding", sliding, slide), ("sessions", sessions, meet)]
+    {
+        let mut group = group_of(c, name);
+        group.bench_function("speed_of_light", |b| b.iter(by_hand));
+        engine(&mut group, "engine/count", "window-1", |keyed| keyed.window(windows).count().sink(Nowhere));
+        engine(&mut group, "engine/sum", "window-1", |keyed| {
+            keyed.window(windows).sum(|n| n % 1024).sink(Nowhere);
         });
+        group.finish();
     }
-    group.bench_function("sessions/speed_of_light", |b| b.iter(|| sessions_by_hand(100)));
-    group.bench_function("sessions/engine", |b| {
-        b.iter_custom(|times| {
-            let once = || {
-                let flow = Flow::new("sessions");
-                keyed(&flow).window(Windows::session(millis(100))).count().sink(Nowhere);
-                time_to(options(1, StateBackend::Memory), flow, "window-1", RECORDS)
-            };
-            (0..times).map(|_| once()).sum()
-        });
-    });
-    group.finish();
 }
 
-/// Sets a timer a record, a second ahead.
+/// Sets a timer a record, ten minutes ahead: ten thousand of them at any time.
 #[derive(Clone)]
 struct Remind;
 
@@ -106,7 +136,7 @@ impl ProcessFunction<u64, u64> for Remind {
     type Out = ();
 
     fn on_record(&mut self, _key: &u64, record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
-        cx.timer(Timestamp::from_millis(time_of(record) + 1000))
+        cx.timer(Timestamp::from_millis(time_of(record) + 10 * MINUTE))
     }
 
     fn on_timer(
@@ -121,8 +151,7 @@ impl ProcessFunction<u64, u64> for Remind {
 }
 
 fn timers(c: &mut Criterion) {
-    let mut group = c.benchmark_group("timers");
-    group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(RECORDS));
+    let mut group = group_of(c, "timers");
     group.bench_function("speed_of_light", |b| {
         b.iter(|| {
             let mut heap: BinaryHeap<Reverse<(i64, u64)>> = BinaryHeap::new();
@@ -131,20 +160,11 @@ fn timers(c: &mut Criterion) {
                 while heap.peek().is_some_and(|Reverse((at, _))| *at <= now) {
                     black_box(heap.pop());
                 }
-                heap.push(Reverse((now + 1000, key_of(n, KEYS))));
+                heap.push(Reverse((now + 10 * MINUTE, key_of(n, KEYS))));
             }
         });
     });
-    group.bench_function("engine", |b| {
-        b.iter_custom(|times| {
-            let once = || {
-                let flow = Flow::new("timers");
-                keyed(&flow).process(Remind).sink(Nowhere);
-                time_to(options(1, StateBackend::Memory), flow, "process-1", RECORDS)
-            };
-            (0..times).map(|_| once()).sum()
-        });
-    });
+    engine(&mut group, "engine", "process-1", |keyed| keyed.process(Remind).sink(Nowhere));
     group.finish();
 }
 

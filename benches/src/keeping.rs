@@ -1,6 +1,7 @@
 //! A flow whose only business is a large state: a value of so many bytes for each key.
 
 use crate::synthetic::{Keys, Nowhere, key_of};
+use rivermark::source::Source;
 use rivermark::{BoxError, Context, Flow, ProcessFunction, Value};
 
 const KEPT: Value<Vec<u8>> = Value::new("kept");
@@ -34,10 +35,12 @@ pub const OPERATOR: &str = "process-1";
 
 /// `events` records over `keys` keys, with a state of `bytes` bytes a key.
 pub fn flow(events: u64, keys: u64, bytes: usize, workers: usize) -> Flow {
+    flow_over(Keys { events, keys, partitions: workers as u32 }, bytes)
+}
+
+/// A state of `bytes` bytes for each of the keys that `source` gives.
+pub fn flow_over(source: impl Source<Item = u64>, bytes: usize) -> Flow {
     let flow = Flow::new("keeping");
-    flow.source(Keys { events, keys, partitions: workers as u32 })
-        .key_by(|key| *key)
-        .process(Keeping { bytes })
-        .sink(Nowhere);
+    flow.source(source).key_by(|key| *key).process(Keeping { bytes }).sink(Nowhere);
     flow
 }

@@ -3,6 +3,8 @@
 use rivermark::sink::{Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter};
 use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
 use rivermark::{BoxError, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A cheap generator of well-spread keys below `keys` (splitmix64).
 #[inline]
@@ -118,6 +120,67 @@ impl SourceReader<u64> for KeysReader {
         }
         self.at = end;
         Ok(if end == self.end { Polled::Ended } else { Polled::Ready })
+    }
+
+    fn position(&self) -> Vec<u8> {
+        self.at.to_le_bytes().to_vec()
+    }
+}
+
+/// The keys below `keys`, one after the other, again and again, but only so many records as are allowed: what has changed since a moment
+/// is then known exactly, and nothing moves.
+pub struct Held {
+    /// How many keys there are.
+    pub keys: u64,
+    /// How many partitions they are spread over: partition p of P has p, p + P, p + 2P and so on.
+    pub partitions: u32,
+    /// How many records each partition may have given since the stream's beginning. A reader that waits sees a change within milliseconds.
+    pub allowed: Arc<AtomicU64>,
+}
+
+/// Reads one partition of [`Held`].
+pub struct HeldReader {
+    at: u64,
+    allowed: Arc<AtomicU64>,
+    first: u64,
+    step: u64,
+    /// How many keys the partition has.
+    keys: u64,
+}
+
+impl Source for Held {
+    type Item = u64;
+    type Reader = HeldReader;
+
+    fn partitions(&self, _cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
+        Ok(named("held", self.partitions))
+    }
+
+    fn reader(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        _waker: Waker,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<HeldReader, BoxError> {
+        let at = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
+        let (first, step) = (u64::from(partition), u64::from(self.partitions));
+        let keys = self.keys.saturating_sub(first).div_ceil(step);
+        Ok(HeldReader { at, allowed: Arc::clone(&self.allowed), first, step, keys })
+    }
+}
+
+impl SourceReader<u64> for HeldReader {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, u64>) -> Result<Polled, BoxError> {
+        let end = self.allowed.load(Ordering::Relaxed).min(self.at + max as u64);
+        if self.at >= end {
+            return Ok(Polled::Pending);
+        }
+        for n in self.at..end {
+            records.push(n, Timestamp::MIN, self.first + n % self.keys * self.step);
+        }
+        self.at = end;
+        Ok(Polled::Ready)
     }
 
     fn position(&self) -> Vec<u8> {
