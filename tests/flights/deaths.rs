@@ -1,14 +1,14 @@
 //! Real processes that die by SIGKILL at every step of a checkpoint's way to its sink. A kill from outside hits the moment between storing
 //! and committing once in a hundred times; here a sink kills its own process there.
 
-use crate::delays::assert_rows;
+use crate::delays::{DAY_S, assert_rows, by_hour};
 use crate::flights::throttle::{Allowance, Throttled};
-use crate::flights::{self, Delays, Departure, HourlyDelays, expected};
+use crate::flights::{self, Departure, HourlyDelays, expected};
 use crate::kill::{AT_MOST, BACKEND, DIRECTORY, child, variable};
 use crate::setup::{BY_ORIGIN, backends, deadline, options, with_departures};
 use rivermark::connectors::{LogSink, LogSource};
 use rivermark::sink::{Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter};
-use rivermark::{BoxError, Engine, Flow, Watermarks, Windows, days, hours};
+use rivermark::{BoxError, Engine, Flow};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
@@ -109,12 +109,8 @@ fn counts_delays_and_dies() {
     let allowance = Allowance::default();
     allowance.add(variable(AT_MOST).parse().unwrap());
     let flow = Flow::new("dying");
-    flow.source(Throttled::new(LogSource::<Departure>::topic(BY_ORIGIN).until_end(), &allowance))
-        .event_time(Departure::scheduled, Watermarks::bounded(days(1)))
-        .key_by(|departure| departure.origin.clone())
-        .window(Windows::tumbling(hours(1)))
-        .fold(Delays::default(), Delays::add, Delays::merge)
-        .map(HourlyDelays::from)
+    let source = Throttled::new(LogSource::<Departure>::topic(BY_ORIGIN).until_end(), &allowance);
+    by_hour(flow.source(source), DAY_S)
         .sink(Fatal { sink: LogSink::topic("delays"), point: variable(POINT) });
     let job = engine.start(flow).unwrap();
     let is_late = deadline();

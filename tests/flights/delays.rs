@@ -6,7 +6,11 @@ use rivermark::connectors::{Collect, LogSource};
 use rivermark::{Engine, Flow, Metrics, Stream, Watermarks, Windows, hours, secs};
 use serde::Deserialize;
 
-fn by_hour(departures: Stream<Departure>, bound_s: u64) -> Stream<HourlyDelays> {
+/// A bound that no departure is late for.
+pub const DAY_S: u64 = 86_400;
+
+/// The flow of this test and of all that disturb it.
+pub fn by_hour(departures: Stream<Departure>, bound_s: u64) -> Stream<HourlyDelays> {
     departures
         .event_time(Departure::scheduled, Watermarks::bounded(secs(bound_s)))
         .key_by(|departure| departure.origin.clone())
@@ -42,7 +46,7 @@ fn every_departure_is_in_its_hour_with_a_bound_of_a_day() {
     let expected: Vec<HourlyDelays> = expected("p1_delay_by_origin_hour.csv").unwrap();
     for_each_engine(directory.path(), |engine, name| {
         for topic in [ONE_PARTITION, BY_ORIGIN] {
-            let (rows, metrics) = run(engine, name, topic, 86_400);
+            let (rows, metrics) = run(engine, name, topic, DAY_S);
             assert_rows(&rows, &expected, &format!("{name}, {topic}"));
             assert_eq!((metrics.records_read, metrics.late_records), (328_521, 0));
         }

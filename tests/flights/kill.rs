@@ -1,12 +1,12 @@
 //! Real processes that are killed by SIGKILL while they work.
 
-use crate::delays::assert_rows;
+use crate::delays::{DAY_S, assert_rows, by_hour};
 use crate::flights::kill::{run_and_kill, run_slowly, run_to_end};
 use crate::flights::throttle::{Allowance, Throttled};
-use crate::flights::{self, Delays, Departure, HourlyDelays, expected};
+use crate::flights::{self, Departure, HourlyDelays, expected};
 use crate::setup::{BY_ORIGIN, backends, options, with_departures};
 use rivermark::connectors::{LogSink, LogSource};
-use rivermark::{Engine, Flow, Watermarks, Windows, days, hours};
+use rivermark::{Engine, Flow};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,13 +37,8 @@ fn counts_delays_slowly() {
     let engine = Engine::open_with(PathBuf::from(variable(DIRECTORY)), options(2, backend)).unwrap();
     let allowance = Allowance::default();
     let flow = Flow::new("killed");
-    flow.source(Throttled::new(LogSource::<Departure>::topic(BY_ORIGIN).until_end(), &allowance))
-        .event_time(Departure::scheduled, Watermarks::bounded(days(1)))
-        .key_by(|departure| departure.origin.clone())
-        .window(Windows::tumbling(hours(1)))
-        .fold(Delays::default(), Delays::add, Delays::merge)
-        .map(HourlyDelays::from)
-        .sink(LogSink::topic("delays"));
+    let source = Throttled::new(LogSource::<Departure>::topic(BY_ORIGIN).until_end(), &allowance);
+    by_hour(flow.source(source), DAY_S).sink(LogSink::topic("delays"));
     run_slowly(engine.start(flow).unwrap(), &allowance, variable(AT_MOST).parse().unwrap()).unwrap();
 }
 

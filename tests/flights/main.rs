@@ -4,6 +4,8 @@
 
 #[path = "../../examples/flights/mod.rs"]
 mod flights;
+#[path = "../common/sips.rs"]
+mod sips;
 
 mod deaths;
 mod delays;

@@ -1,11 +1,11 @@
 //! A job that is stopped midway and goes on with another number of workers.
 
-use crate::delays::assert_rows;
+use crate::delays::{DAY_S, assert_rows, by_hour};
 use crate::flights::throttle::{Allowance, Throttled};
-use crate::flights::{self, Delays, Departure, HourlyDelays, expected};
+use crate::flights::{self, Departure, HourlyDelays, expected};
 use crate::setup::{BY_ORIGIN, ONE_PARTITION, backends, deadline, options, with_departures};
 use rivermark::connectors::{Collect, LogSource};
-use rivermark::{Engine, Flow, Status, Watermarks, Windows, days, hours};
+use rivermark::{Engine, Flow, Status};
 
 /// Records that each of the first jobs reads before it is stopped.
 const SHARE: u64 = 80_000;
@@ -23,13 +23,8 @@ fn a_job_goes_on_where_it_was_with_other_numbers_of_workers() {
                 let allowance = Allowance::default();
                 allowance.add(if is_last { flights::DEPARTURES } else { SHARE });
                 let flow = Flow::new(format!("rescaled-{topic}-{backend:?}"));
-                flow.source(Throttled::new(LogSource::<Departure>::topic(topic).until_end(), &allowance))
-                    .event_time(Departure::scheduled, Watermarks::bounded(days(1)))
-                    .key_by(|departure| departure.origin.clone())
-                    .window(Windows::tumbling(hours(1)))
-                    .fold(Delays::default(), Delays::add, Delays::merge)
-                    .map(HourlyDelays::from)
-                    .sink(rows.clone());
+                let source = LogSource::<Departure>::topic(topic).until_end();
+                by_hour(flow.source(Throttled::new(source, &allowance)), DAY_S).sink(rows.clone());
                 let job = engine.start(flow).unwrap();
                 if !is_last {
                     let is_late = deadline();

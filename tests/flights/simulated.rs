@@ -4,10 +4,10 @@
 use crate::delays::assert_rows;
 use crate::flights::{self, Delays, Departure, HourlyDelays};
 use crate::setup::BY_ORIGIN;
+use crate::sips::Sips;
 use rivermark::connectors::{LogSink, LogSource};
 use rivermark::simulation::{Report, Simulation};
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
-use rivermark::{BoxError, Flow, Late, Options, Watermarks, Windows, hours, millis};
+use rivermark::{Flow, Late, Options, Watermarks, Windows, hours, millis};
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 500;
@@ -17,43 +17,9 @@ const SLICE: usize = 1500;
 /// An hour: a tenth of them come later than that.
 const BOUND_MS: i64 = 3_600_000;
 
-/// A source that gives a few records at a time, so that much can happen between.
-struct Sips<S>(S);
-
-struct Sipping<R>(R);
-
-impl<S: Source> Source for Sips<S> {
-    type Item = S::Item;
-    type Reader = Sipping<S::Reader>;
-
-    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        self.0.partitions(cx)
-    }
-
-    fn reader(
-        &self,
-        partition: u32,
-        position: Option<&[u8]>,
-        waker: Waker,
-        cx: &ConnectorContext<'_>,
-    ) -> Result<Self::Reader, BoxError> {
-        Ok(Sipping(self.0.reader(partition, position, waker, cx)?))
-    }
-}
-
-impl<T, R: SourceReader<T>> SourceReader<T> for Sipping<R> {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
-        self.0.poll(max.min(8), records)
-    }
-
-    fn position(&self) -> Vec<u8> {
-        self.0.position()
-    }
-}
-
 fn flow() -> Flow {
     let flow = Flow::new("delays");
-    flow.source(Sips(LogSource::<Departure>::topic(BY_ORIGIN).until_end()))
+    flow.source(Sips { source: LogSource::<Departure>::topic(BY_ORIGIN).until_end(), most: 8 })
         .event_time(Departure::scheduled, Watermarks::bounded(hours(1)))
         .key_by(|departure| departure.origin.clone())
         .window(Windows::tumbling(hours(1)))

@@ -1,7 +1,7 @@
 //! Partitions that appear while the job runs, as those of Kafka do.
 
+use crate::support::values;
 use rivermark::connectors::LogSink;
-use rivermark::log::{Isolation, Position};
 use rivermark::simulation::Simulation;
 use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
 use rivermark::{BoxError, Flow, Timestamp};
@@ -78,12 +78,8 @@ fn a_partition_that_appears_later_is_read_from_its_beginning_and_once() {
         };
         let run = Simulation::seed(seed).crashes(2).run(|_| Ok(()), flow);
         let report = run.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        let topic = report.log.topic("out").unwrap();
-        let mut reader = topic.reader(0, Position::Earliest, Isolation::ReadCommitted).unwrap();
-        let mut rows: Vec<u64> = Vec::new();
-        while let Some(records) = reader.next_batch().unwrap() {
-            rows.extend(records.map(|r| serde_json::from_slice::<u64>(r.value.unwrap()).unwrap()));
-        }
+        let rows = values(&report.log, "out");
+        let mut rows: Vec<u64> = rows.iter().map(|value| serde_json::from_slice(value).unwrap()).collect();
         rows.sort_unstable();
         assert_eq!(rows, expected, "seed {seed}");
         while_running += u64::from(report.attempts == 1);

@@ -11,5 +11,7 @@ mod model;
 mod operators;
 mod partitions;
 mod simulated;
+#[path = "../common/sips.rs"]
+mod sips;
 mod support;
 mod windows;

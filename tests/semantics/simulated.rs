@@ -1,50 +1,17 @@
 //! A flow with everything in it, under simulation: two sources that are united, sliding windows and sessions with late outputs, a second
 //! exchange, a function with state and timers, three sinks. Crashes, a faulty store and changing numbers of workers change nothing.
 
-use crate::support::{Event, event};
+use crate::sips::Sips;
+use crate::support::{Event, event, values};
 use rivermark::connectors::{LogSink, LogSource};
-use rivermark::log::{Isolation, Log, Position, RecordBatch, TopicOptions};
+use rivermark::log::{Log, RecordBatch, TopicOptions};
 use rivermark::simulation::{Report, Simulation};
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
 use rivermark::{
     BoxError, Context, Flow, Options, ProcessFunction, Stream, Timestamp, Value, Watermarks, Windowed,
     Windows, millis,
 };
 
 const SEEDS: u64 = 300;
-
-/// Few records a poll, so that a run has many steps.
-struct Sips<S>(S);
-struct Sipping<R>(R);
-
-impl<S: Source> Source for Sips<S> {
-    type Item = S::Item;
-    type Reader = Sipping<S::Reader>;
-
-    fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        self.0.partitions(cx)
-    }
-
-    fn reader(
-        &self,
-        partition: u32,
-        position: Option<&[u8]>,
-        waker: Waker,
-        cx: &ConnectorContext<'_>,
-    ) -> Result<Self::Reader, BoxError> {
-        Ok(Sipping(self.0.reader(partition, position, waker, cx)?))
-    }
-}
-
-impl<T, R: SourceReader<T>> SourceReader<T> for Sipping<R> {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
-        self.0.poll(max.min(2), records)
-    }
-
-    fn position(&self) -> Vec<u8> {
-        self.0.position()
-    }
-}
 
 const SUM: Value<i64> = Value::new("sum");
 
@@ -98,7 +65,7 @@ fn fill(log: &Log) {
 fn flow() -> Flow {
     let flow = Flow::new("everything");
     let read = |topic: &str| -> Stream<Event> {
-        flow.source(Sips(LogSource::<(i64, i64, i64)>::topic(topic).until_end()))
+        flow.source(Sips { source: LogSource::<(i64, i64, i64)>::topic(topic).until_end(), most: 2 })
             .map(|(key, time, value)| event(key as u8, time, value))
             .event_time(|e| Timestamp::from_millis(e.time), Watermarks::bounded(millis(300)))
     };
@@ -120,12 +87,8 @@ fn flow() -> Flow {
 }
 
 fn lines(log: &Log, topic: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut reader =
-        log.topic(topic).unwrap().reader(0, Position::Earliest, Isolation::ReadCommitted).unwrap();
-    while let Some(records) = reader.next_batch().unwrap() {
-        lines.extend(records.map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
-    }
+    let mut lines: Vec<String> =
+        values(log, topic).into_iter().map(|value| String::from_utf8(value).unwrap()).collect();
     lines.sort();
     lines
 }

@@ -1,6 +1,7 @@
 //! Engines to try, and the records to try them with.
 
 use rivermark::connectors::{Collect, FromVec};
+use rivermark::log::{Isolation, Log, Position};
 use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
 use rivermark::{BoxError, Engine, Flow, Metrics, Options, Restart, StateBackend, Stream, Timestamp};
 use std::cell::Cell;
@@ -86,6 +87,17 @@ pub fn labs() -> Vec<Lab> {
 pub fn deadline() -> impl Fn() -> bool {
     let until = Instant::now() + DEADLINE;
     move || Instant::now() > until
+}
+
+/// The values of a topic's committed records, in the first partition.
+pub fn values(log: &Log, topic: &str) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    let mut reader =
+        log.topic(topic).unwrap().reader(0, Position::Earliest, Isolation::ReadCommitted).unwrap();
+    while let Some(records) = reader.next_batch().unwrap() {
+        values.extend(records.map(|record| record.value.unwrap().to_vec()));
+    }
+    values
 }
 
 /// What a partition of a [`Script`] says when it is polled.
