@@ -2,9 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rivermark::{
-    BoxError, CheckpointMetrics, Context, Engine, Flow, Job, Options, ProcessFunction, StateBackend, Value,
-};
+use rivermark::{CheckpointMetrics, Engine, Flow, Job, Options, StateBackend};
+use rivermark_benches::counting::{self, Counting};
 use rivermark_benches::keeping;
 use rivermark_benches::measure::{Running, options, records_in, wait_for};
 use rivermark_benches::synthetic::{Held, Nowhere, Numbers, key_of};
@@ -20,19 +19,6 @@ use tempfile::TempDir;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const COUNT: Value<u64> = Value::new("count");
-
-#[derive(Clone)]
-struct Counting;
-
-impl ProcessFunction<u64, u64> for Counting {
-    type Out = ();
-
-    fn on_record(&mut self, _key: &u64, _record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
-        cx.state(COUNT).update(|| 0, |count| *count += 1)
-    }
-}
-
 /// A count of each of `keys` keys, by one worker, once most of them have come.
 fn counting(options: Options, keys: u64) -> Running {
     let flow = Flow::new("count");
@@ -40,7 +26,7 @@ fn counting(options: Options, keys: u64) -> Running {
         .key_by(move |n| key_of(*n, keys))
         .process(Counting)
         .sink(Nowhere);
-    Running::start(options, flow, "process-1", 2 * keys)
+    Running::start(options, flow, counting::OPERATOR, 2 * keys)
 }
 
 fn count_by_hand(counts: &mut hashbrown::HashMap<u64, u64>, records: u64, keys: u64) {

@@ -61,6 +61,17 @@ fn opening(file: &Path) -> impl Fn(std::io::Error) -> BoxError {
     move |e| format!("opening {}: {e}", file.display()).into()
 }
 
+/// Opens the file of a partition. Answers what it is called and where its reader is to go on.
+fn open<'a>(
+    files: &'a [PathBuf],
+    partition: u32,
+    position: Option<&[u8]>,
+) -> Result<(&'a Path, File, Place), BoxError> {
+    let path = &files[partition as usize];
+    let file = File::open(path).map_err(opening(path))?;
+    Ok((path, file, position.map_or(Ok(Place::default()), Place::decode)?))
+}
+
 /// Where a reader of a file is: how many records lie before, and how many bytes.
 #[derive(Copy, Clone, Debug, Default)]
 struct Place {
@@ -99,18 +110,22 @@ impl<T: DeserializeOwned + Send + 'static> Source for CsvSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<CsvReader<T>, BoxError> {
-        let file = &self.files[partition as usize];
-        let mut reader = csv::Reader::from_reader(File::open(file).map_err(opening(file))?);
+        let (path, file, place) = open(&self.files, partition, position)?;
+        let mut reader = csv::Reader::from_reader(file);
         let headers =
-            reader.headers().map_err(|e| format!("reading the header of {}: {e}", file.display()))?.clone();
-        let place = position.map(Place::decode).transpose()?;
-        if let Some(place) = place.filter(|place| place.byte > 0) {
+            reader.headers().map_err(|e| format!("reading the header of {}: {e}", path.display()))?.clone();
+        if place.byte > 0 {
             let mut to = csv::Position::new();
             to.set_byte(place.byte).set_line(place.line).set_record(place.record);
             reader.seek(to)?;
         }
-        let record = place.map_or(0, |place| place.record);
-        Ok(CsvReader { reader, headers, record, row: csv::StringRecord::new(), records: PhantomData })
+        Ok(CsvReader {
+            reader,
+            headers,
+            record: place.record,
+            row: csv::StringRecord::new(),
+            records: PhantomData,
+        })
     }
 }
 
@@ -171,9 +186,7 @@ impl<T: DeserializeOwned + Send + 'static> Source for JsonLinesSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<JsonLinesReader<T>, BoxError> {
-        let path = &self.files[partition as usize];
-        let mut file = File::open(path).map_err(opening(path))?;
-        let place = position.map_or(Ok(Place::default()), Place::decode)?;
+        let (path, mut file, place) = open(&self.files, partition, position)?;
         file.seek(SeekFrom::Start(place.byte)).map_err(opening(path))?;
         Ok(JsonLinesReader { file: BufReader::new(file), place, line: Vec::new(), records: PhantomData })
     }

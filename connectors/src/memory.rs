@@ -94,6 +94,16 @@ struct Shared<T> {
     done: HashSet<u64>,
 }
 
+impl<T> Shared<T> {
+    /// Whether an attempt of this generation may still act.
+    fn admit(&self, generation: u64) -> Result<(), String> {
+        if self.generation > generation {
+            return Err(format!("generation {generation} is fenced by generation {}", self.generation));
+        }
+        Ok(())
+    }
+}
+
 impl<T> Clone for Collect<T> {
     fn clone(&self) -> Self {
         Collect { shared: Arc::clone(&self.shared) }
@@ -160,9 +170,7 @@ impl<T> SinkWriter<T> for CollectWriter<T> {
 
     fn prepare(&mut self, _epoch: Epoch) -> Result<Option<Vec<u8>>, BoxError> {
         let mut shared = self.collect.shared.lock();
-        if shared.generation > self.generation {
-            return Err(fenced(self.generation, shared.generation).into());
-        }
+        shared.admit(self.generation)?;
         if self.rows.is_empty() {
             return Ok(None);
         }
@@ -171,10 +179,6 @@ impl<T> SinkWriter<T> for CollectWriter<T> {
         shared.prepared.insert(number, std::mem::take(&mut self.rows));
         Ok(Some(number.to_le_bytes().to_vec()))
     }
-}
-
-fn fenced(mine: u64, current: u64) -> String {
-    format!("generation {mine} is fenced by generation {current}")
 }
 
 struct CollectCommitter<T> {
@@ -194,9 +198,7 @@ impl<T: Send> Committer for CollectCommitter<T> {
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         {
             let mut shared = self.collect.shared.lock();
-            if shared.generation > self.generation {
-                return Err(CommitError::Refused(fenced(self.generation, shared.generation).into()));
-            }
+            shared.admit(self.generation).map_err(|e| CommitError::Refused(e.into()))?;
             shared.generation = self.generation;
         }
         self.commit(Epoch(0), tokens)?;
@@ -207,9 +209,7 @@ impl<T: Send> Committer for CollectCommitter<T> {
     fn commit(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         let numbers = self.numbers(tokens)?;
         let mut shared = self.collect.shared.lock();
-        if shared.generation > self.generation {
-            return Err(CommitError::Refused(fenced(self.generation, shared.generation).into()));
-        }
+        shared.admit(self.generation).map_err(|e| CommitError::Refused(e.into()))?;
         for number in numbers {
             match shared.prepared.remove(&number) {
                 Some(rows) => {

@@ -18,7 +18,6 @@ use rivermark_checkpoint::{
 };
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::sink::{CommitError, Committer, SinkContext};
-use rivermark_operators::source::ConnectorContext;
 use rivermark_operators::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -353,12 +352,7 @@ impl Attempt {
     fn recover_sinks(&mut self, checkpoint: Option<&Manifest>) -> Result<()> {
         for (name, committer) in self.environment.plan.committers() {
             let context = SinkContext {
-                connector: ConnectorContext {
-                    flow: self.environment.flow(),
-                    version: self.environment.plan.version(),
-                    name,
-                    resources: &self.environment.resources,
-                },
+                connector: self.environment.connector(name),
                 worker: 0,
                 generation: self.generation.0,
             };
@@ -380,14 +374,9 @@ impl Attempt {
             self.partitions.all().iter().map(|p| (Arc::clone(&p.source), p.number)).collect();
         let environment = Arc::clone(&self.environment);
         for (name, source) in environment.plan.sources() {
-            let context = ConnectorContext {
-                flow: environment.flow(),
-                version: environment.plan.version(),
-                name,
-                resources: &environment.resources,
-            };
-            let found =
-                source.partitions(&context).map_err(|e| Error::source(name, "listing its partitions", e))?;
+            let found = source
+                .partitions(&environment.connector(name))
+                .map_err(|e| Error::source(name, "listing its partitions", e))?;
             for partition in found {
                 if known.contains(&(Arc::clone(name), partition.number)) {
                     continue;

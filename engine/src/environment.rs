@@ -15,7 +15,7 @@ use rivermark_checkpoint::{
 use rivermark_operators::batch::Origin;
 use rivermark_operators::partitions::Partitions;
 use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
-use rivermark_operators::source::Waker;
+use rivermark_operators::source::{ConnectorContext, Waker};
 use rivermark_operators::{BoxError, Error, Result};
 use rivermark_state::snapshot::RestoreSource;
 use rivermark_state::{
@@ -150,6 +150,11 @@ impl Environment {
     /// An engine error of this flow.
     pub(crate) fn error(&self, attempt: &str, source: impl Into<BoxError>) -> Error {
         Error::engine(format!("{attempt}, flow `{}`", self.flow()), source)
+    }
+
+    /// What the source or sink `name` is told of where it is.
+    pub(crate) fn connector<'a>(&'a self, name: &'a str) -> ConnectorContext<'a> {
+        ConnectorContext { flow: self.flow(), version: self.plan.version(), name, resources: &self.resources }
     }
 
     /// Whether the flow can continue from this checkpoint.

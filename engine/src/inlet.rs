@@ -4,7 +4,7 @@ use crate::channels::Channels;
 use rivermark_checkpoint::{Aligner, Alignment, Epoch};
 use rivermark_operators::context::{CheckpointParts, ExchangeId, Payload, TaskContext};
 use rivermark_operators::edge::Signal;
-use rivermark_operators::frontier::{Frontier, Moved};
+use rivermark_operators::frontier::Frontier;
 use rivermark_operators::plan::Inlet;
 use rivermark_operators::{Result, Timestamp};
 
@@ -72,30 +72,21 @@ impl AlignedInlet {
     }
 
     fn signal(&mut self, from: usize, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
-        let moved = match signal {
+        let moved = self.frontier.hear(from, signal);
+        moved.signals().try_for_each(|moved| self.inlet.on_signal(moved, cx))?;
+        match signal {
             Signal::Barrier(epoch) => {
                 let alignment = self.aligner.barrier(from, epoch);
-                return self.aligned(alignment, cx);
+                self.aligned(alignment, cx)
             }
-            Signal::Watermark(to) => self.frontier.advance(from, to),
-            Signal::Idle => self.frontier.idle(from),
-            Signal::Vacant => self.frontier.vacant(from),
-            Signal::Active => self.frontier.active(from),
-            // Partitions are the business of the task that reads them: routers keep them back.
-            Signal::Partition(_) => Moved::Nothing,
             Signal::End => {
-                let moved = self.frontier.end(from);
-                self.moved(moved, cx)?;
                 let alignment = self.aligner.end(from);
                 self.aligned(alignment, cx)?;
-                return if self.aligner.is_ended() { self.inlet.on_signal(Signal::End, cx) } else { Ok(()) };
+                if self.aligner.is_ended() { self.inlet.on_signal(Signal::End, cx) } else { Ok(()) }
             }
-        };
-        self.moved(moved, cx)
-    }
-
-    fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        moved.signals().try_for_each(|signal| self.inlet.on_signal(signal, cx))
+            // Partitions are the business of the task that reads them: routers keep them back.
+            _ => Ok(()),
+        }
     }
 
     fn aligned(&mut self, alignment: Alignment, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -95,6 +95,18 @@ impl Frontier {
         self.inputs[input].watermark
     }
 
+    /// Takes what input `input` says of time. What is not about time moves nothing.
+    pub fn hear(&mut self, input: usize, signal: Signal) -> Moved {
+        match signal {
+            Signal::Watermark(to) => self.advance(input, to),
+            Signal::Idle => self.idle(input),
+            Signal::Vacant => self.vacant(input),
+            Signal::Active => self.active(input),
+            Signal::End => self.end(input),
+            Signal::Partition(_) | Signal::Barrier(_) => Moved::Nothing,
+        }
+    }
+
     /// Input `input` has reached `watermark`; a lower one than before changes nothing, and the end of time is its end.
     pub fn advance(&mut self, input: usize, watermark: Timestamp) -> Moved {
         if watermark == Timestamp::MAX {

@@ -5,29 +5,16 @@
 //! turn, medians: the machine's mood hits all alike.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use rivermark::{
-    BoxError, Context, Engine, Flow, Options, ProcessFunction, Restart, StateBackend, Value, secs,
-};
+use rivermark::{Engine, Flow, StateBackend, secs};
+use rivermark_benches::counting::{self, Counting};
+use rivermark_benches::measure::{options, wait_for};
 use rivermark_benches::synthetic::{Keys, Nowhere, key_of};
-use rivermark_benches::{arguments, median};
+use rivermark_benches::{arguments, median, number};
 use std::hint::black_box;
 use std::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const COUNT: Value<u64> = Value::new("count");
-
-#[derive(Clone)]
-struct Counting;
-
-impl ProcessFunction<u64, u64> for Counting {
-    type Out = ();
-
-    fn on_record(&mut self, _key: &u64, _record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
-        cx.state(COUNT).update(|| 0, |count| *count += 1)
-    }
-}
 
 /// The same loop by hand, on as many cores as the engine has: each counts its share of the records in a hash map of its share of the
 /// keys, as if an exchange cost nothing. Answers records a second, all together.
@@ -56,12 +43,8 @@ fn engine(
     checkpoints: bool,
 ) -> (f64, u64, u64) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let options = Options::new()
-        .workers(workers)
-        .state_backend(backend)
-        .state_budget(4 << 30)
-        .restart(Restart::Never)
-        .checkpoint_every(checkpoints.then_some(secs(1)));
+    let options =
+        options(workers, backend).state_budget(4 << 30).checkpoint_every(checkpoints.then_some(secs(1)));
     let engine = Engine::open_with(directory.path(), options).expect("an engine");
     let flow = Flow::new("count");
     flow.source(Keys { events, keys, partitions: workers as u32 })
@@ -71,9 +54,7 @@ fn engine(
     let started = Instant::now();
     let job = engine.start(flow).expect("a job");
     // The last checkpoint of all state, at the end of the stream, is not what is measured.
-    assert!(
-        job.wait_until(|job| job.metrics().operator("process-1").is_some_and(|o| o.records_in >= events))
-    );
+    wait_for(&job, counting::OPERATOR, events);
     let rate = events as f64 / started.elapsed().as_secs_f64();
     let metrics = job.wait().expect("the job's end");
     let slowest = metrics.checkpoints.iter().map(|c| c.duration.as_millis() as u64).max().unwrap_or(0);
@@ -81,8 +62,6 @@ fn engine(
 }
 
 fn main() {
-    let number =
-        |name: &str, default: u64| arguments(name).map_or(default, |value| value.parse().expect("a number"));
     let (events, keys) = (number("--events", 10_000_000), number("--keys", 1_000_000));
     let (workers, runs) = (number("--workers", 2) as usize, number("--runs", 5) as usize);
     let backend = match arguments("--state").as_deref() {

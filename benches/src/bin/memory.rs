@@ -5,15 +5,11 @@
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use rivermark::{Engine, Options, Restart, secs};
-use rivermark_benches::{arguments, keeping};
+use rivermark_benches::{arguments, keeping, number};
 use std::process::Command;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn number(name: &str, default: u64) -> u64 {
-    arguments(name).map_or(default, |value| value.parse().expect("a number"))
-}
 
 /// The most memory that this process ever had, in bytes.
 fn peak() -> u64 {

@@ -6,7 +6,8 @@
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use rivermark::{Engine, Flow, Options, Restart, secs};
-use rivermark_benches::{arguments, keeping};
+use rivermark_benches::measure::wait_for;
+use rivermark_benches::{arguments, keeping, number};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,10 +15,6 @@ use std::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn number(name: &str, default: u64) -> u64 {
-    arguments(name).map_or(default, |value| value.parse().expect("a number"))
-}
 
 fn flow(keys: u64, workers: usize) -> Flow {
     // Far more records than are read before the end: the job is killed in the middle of its stream.
@@ -38,12 +35,7 @@ fn build(directory: &Path, keys: u64, workers: usize) {
     let engine = open(directory, workers);
     let job = engine.start(flow(keys, workers)).expect("a job");
     let events = keys * number("--rounds", 3);
-    assert!(
-        job.wait_until(|job| job
-            .metrics()
-            .operator(keeping::OPERATOR)
-            .is_some_and(|o| o.records_in > events))
-    );
+    wait_for(&job, keeping::OPERATOR, events + 1);
     job.checkpoint().expect("a checkpoint");
     let state = job.metrics().checkpoints.last().map_or(0, |checkpoint| checkpoint.state_bytes);
     println!("{state}");
@@ -76,10 +68,9 @@ fn main() {
     let engine = open(directory.path(), workers);
     let opened = started.elapsed();
     let job = engine.start(flow(keys, workers)).expect("a job");
-    let out = |job: &rivermark::Job| job.metrics().operator(keeping::OPERATOR).map_or(0, |o| o.records_in);
-    assert!(job.wait_until(|job| out(job) > 0), "{:?}", job.status());
+    wait_for(&job, keeping::OPERATOR, 1);
     let first = started.elapsed();
-    assert!(job.wait_until(|job| out(job) > keys / 10), "{:?}", job.status());
+    wait_for(&job, keeping::OPERATOR, keys / 10 + 1);
     let warm = started.elapsed();
     println!("state of {keys} keys, {:.2} GB in the checkpoint, {workers} workers", state as f64 / 1e9);
     println!("  engine open                        {:8.3} s", opened.as_secs_f64());

@@ -5,7 +5,7 @@ use crate::batch::Batch;
 use crate::context::TaskContext;
 use crate::edge::{Operator, Output, Signal};
 use crate::error::Result;
-use crate::frontier::{Frontier, Moved};
+use crate::frontier::Frontier;
 use crate::plan::{NodeKind, NodeSpec};
 use rivermark_checkpoint::Epoch;
 use std::cell::RefCell;
@@ -76,32 +76,14 @@ impl<T> Merge<T> {
                 return Ok(());
             }
             Signal::Partition(_) => return self.out.signal(signal, cx),
-            Signal::Watermark(to) => {
-                let moved = self.frontier.advance(at, to);
-                return self.moved(moved, cx);
-            }
-            Signal::Idle => {
-                let moved = self.frontier.idle(at);
-                return self.moved(moved, cx);
-            }
-            Signal::Vacant => {
-                let moved = self.frontier.vacant(at);
-                return self.moved(moved, cx);
-            }
-            Signal::Active => {
-                let moved = self.frontier.active(at);
-                return self.moved(moved, cx);
-            }
-            Signal::End => {}
+            _ => {}
+        }
+        self.frontier.hear(at, signal).signals().try_for_each(|moved| self.out.signal(moved, cx))?;
+        if signal != Signal::End {
+            return Ok(());
         }
         self.inputs[at].ended = true;
-        let moved = self.frontier.end(at);
-        self.moved(moved, cx)?;
         if self.inputs[1 - at].ended { self.out.signal(Signal::End, cx) } else { self.release(cx) }
-    }
-
-    fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        moved.signals().try_for_each(|signal| self.out.signal(signal, cx))
     }
 
     fn barrier(&mut self, at: usize, epoch: Epoch, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -102,7 +102,8 @@ impl Slices {
     /// the range of time are its last moment.
     pub(crate) fn first_end(&self, slice: Timestamp) -> Timestamp {
         // Ends are at offset + size + n * slide.
-        let ends = (self.offset as i128 + self.size as i128).rem_euclid(self.slide as i128) as i64;
+        // Neither is negative, so their sum fits u64 though perhaps not i64.
+        let ends = ((self.offset as u64 + self.size as u64) % self.slide as u64) as i64;
         slice.plus_millis(self.slide - slice.into_slice(self.slide, ends))
     }
 

@@ -163,9 +163,9 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         for &hash in hashes {
             // hashbrown's buckets lie before each other: bucket i ends where bucket i - 1 begins, and behind bucket 0 there is a byte a
             // bucket, which is looked at first.
-            let control = self.first_bucket.wrapping_add(size).wrapping_add(hash as usize & mask);
-            prefetch_line(control);
-            let bucket = self.first_bucket.wrapping_sub((hash as usize & mask).wrapping_mul(size));
+            let index = hash as usize & mask;
+            prefetch_line(self.first_bucket.wrapping_add(size).wrapping_add(index));
+            let bucket = self.first_bucket.wrapping_sub(index.wrapping_mul(size));
             prefetch_line(bucket);
             prefetch_line(bucket.wrapping_sub(size));
         }

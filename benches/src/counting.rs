@@ -1,0 +1,20 @@
+//! A count a key, as a user would write it.
+
+use rivermark::{BoxError, Context, ProcessFunction, Value};
+
+const COUNT: Value<u64> = Value::new("count");
+
+/// Counts the records of each key and emits nothing.
+#[derive(Clone)]
+pub struct Counting;
+
+impl ProcessFunction<u64, u64> for Counting {
+    type Out = ();
+
+    fn on_record(&mut self, _key: &u64, _record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
+        cx.state(COUNT).update(|| 0, |count| *count += 1)
+    }
+}
+
+/// The operator that counts, in a job's metrics.
+pub const OPERATOR: &str = "process-1";
