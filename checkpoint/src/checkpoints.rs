@@ -33,6 +33,19 @@ pub struct FlowId {
     pub version: u64,
 }
 
+impl FlowId {
+    /// Whether the name can be part of an object's name, and of a path: everything that is kept for a flow is kept under it.
+    ///
+    /// # Errors
+    /// [`Error::FlowName`], which says what a name consists of.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.name.contains('/') || !check_name(&self.name) {
+            return Err(Error::FlowName { name: self.name.clone() });
+        }
+        Ok(())
+    }
+}
+
 /// Which checkpoint to continue from.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RestoreFrom {
@@ -107,9 +120,7 @@ impl Checkpoints {
     /// # Errors
     /// The flow's name cannot be part of an object's name.
     pub fn new(store: Arc<dyn Store>, flow: FlowId) -> Result<Self, Error> {
-        if flow.name.contains('/') || !check_name(&flow.name) {
-            return Err(Error::FlowName { name: flow.name });
-        }
+        flow.check()?;
         let prefix = format!("{}/{}/", flow.name, flow.version);
         let store: Arc<dyn Store> = Arc::new(Rereading(store));
         let history = History::new(Arc::clone(&store), prefix.clone());

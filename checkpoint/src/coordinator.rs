@@ -185,6 +185,11 @@ impl Coordinator {
                     committing.refused(now, task, reason, &self.options);
                 }
             }
+            Event::CommitRefused { task, epoch, reason } => {
+                if self.committing.as_ref().is_some_and(|committing| committing.epoch == epoch) {
+                    self.fail(Failure::CommitRefused { epoch, task, reason }, actions);
+                }
+            }
             Event::CheckpointRequested { request } => self.checkpoint_requests.push(request),
             Event::StopRequested { request } => self.stop_requests.push(request),
         }
@@ -208,7 +213,7 @@ impl Coordinator {
         if let Some(manifest) = checkpoint {
             self.commit(now, &manifest, BarrierKind::Checkpoint, Vec::new(), actions);
         }
-        self.periodic_from = now + self.options.interval.unwrap_or_default();
+        self.periodic_from = now.saturating_add(self.options.interval.unwrap_or_default());
         actions.push(Action::Run);
     }
 
@@ -303,7 +308,7 @@ impl Coordinator {
         };
         self.parent = Some(manifest.epoch);
         self.failures = 0;
-        self.periodic_from = self.periodic_from.max(now + self.options.min_pause);
+        self.periodic_from = self.periodic_from.max(now.saturating_add(self.options.min_pause));
         self.commit(now, &manifest, kind, requests, actions);
     }
 
@@ -346,7 +351,7 @@ impl Coordinator {
         let kind = self.kind_wanted().unwrap_or(BarrierKind::Checkpoint);
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
-        self.periodic_from = now + self.options.interval.unwrap_or_default();
+        self.periodic_from = now.saturating_add(self.options.interval.unwrap_or_default());
         let requests = std::mem::take(&mut self.checkpoint_requests);
         self.attempt = Some(Attempt::new(epoch, kind, now, requests));
         actions.push(Action::Inject { epoch, kind });
@@ -421,7 +426,7 @@ impl Coordinator {
         self.carried.extend(attempt.carried);
         self.carried.extend(attempt.acknowledged.into_values().flat_map(|parts| parts.sinks));
         self.failures += 1;
-        self.any_from = now + self.options.min_pause;
+        self.any_from = now.saturating_add(self.options.min_pause);
         actions.push(Action::Cancel { epoch });
         answer(attempt.requests, Err(format!("checkpoint {epoch} failed: {reason}")), actions);
         if self.failures > self.options.tolerated_failures {

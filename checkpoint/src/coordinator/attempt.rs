@@ -70,8 +70,8 @@ impl Attempt {
 
     pub(super) fn expires_at(&self, options: &Options) -> Duration {
         match &self.stage {
-            Stage::Taking => self.began + options.timeout,
-            Stage::Storing { since, .. } => *since + options.store_timeout,
+            Stage::Taking => self.began.saturating_add(options.timeout),
+            Stage::Storing { since, .. } => since.saturating_add(options.store_timeout),
         }
     }
 
@@ -141,7 +141,7 @@ impl Retry {
     pub(super) fn schedule(&mut self, now: Duration, reason: String, options: &Options) {
         let doubled = options.min_retry.saturating_mul(1 << self.attempts.min(16));
         self.attempts += 1;
-        self.at = Some(now + doubled.min(options.max_retry));
+        self.at = Some(now.saturating_add(doubled.min(options.max_retry)));
         self.reason = Some(reason);
     }
 
@@ -201,11 +201,11 @@ impl Committing {
     /// The first task that is missing once the time is up, and what it said last.
     pub(super) fn expired(&self, now: Duration, options: &Options) -> Option<(TaskId, String)> {
         let (task, (_, retry)) = self.tasks.first_key_value()?;
-        (self.since + options.commit_timeout <= now).then(|| (*task, retry.reason().to_owned()))
+        (self.since.saturating_add(options.commit_timeout) <= now).then(|| (*task, retry.reason().to_owned()))
     }
 
     pub(super) fn wake_at(&self, options: &Options) -> Duration {
         let retries = self.tasks.values().filter_map(|(_, retry)| retry.at);
-        retries.fold(self.since + options.commit_timeout, Duration::min)
+        retries.fold(self.since.saturating_add(options.commit_timeout), Duration::min)
     }
 }

@@ -118,8 +118,17 @@ pub enum Event {
         /// The epoch of the action.
         epoch: Epoch,
     },
-    /// A task could not perform [`Action::Commit`], or does not know whether it did.
+    /// A task does not know whether it has performed [`Action::Commit`], or could not do so yet: it is asked again.
     CommitFailed {
+        /// The task.
+        task: TaskId,
+        /// The epoch of the action.
+        epoch: Epoch,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A task can never perform [`Action::Commit`]: asking again is pointless, only a recovery can help.
+    CommitRefused {
         /// The task.
         task: TaskId,
         /// The epoch of the action.
@@ -211,7 +220,8 @@ pub enum Action {
         manifest: Arc<Manifest>,
     },
     /// The epoch is stored: `task` makes `tokens` visible (again, if it did before) and may release what it kept for
-    /// the epoch. Sent to every task, also without tokens. Answer: [`Event::Committed`] or [`Event::CommitFailed`].
+    /// the epoch. Sent to every task, also without tokens. Answer: [`Event::Committed`], [`Event::CommitFailed`] or
+    /// [`Event::CommitRefused`].
     Commit {
         /// The task.
         task: TaskId,
@@ -303,6 +313,16 @@ pub enum Failure {
         /// The first task that is missing.
         task: TaskId,
         /// What it said last.
+        reason: String,
+    },
+    /// A task's sink can never commit what it prepared. Recovery takes the sink over and tries once more.
+    #[error("checkpoint {epoch} is stored, yet task {task} cannot commit its output: {reason}")]
+    CommitRefused {
+        /// The epoch.
+        epoch: Epoch,
+        /// The task.
+        task: TaskId,
+        /// What it said.
         reason: String,
     },
     /// Tasks acknowledged an epoch with parts that contradict each other.

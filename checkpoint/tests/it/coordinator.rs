@@ -5,6 +5,7 @@ use rivermark_checkpoint::{
     Action, BarrierKind, Coordinator, Epoch, Event, Failure, Generation, Manifest, Options, Outcome,
     StoreReply, TaskId,
 };
+use std::time::Duration;
 
 use crate::driver::{Process, checkpoints, job, options, parts, secs, token};
 
@@ -265,6 +266,41 @@ fn a_commit_that_fails_is_repeated_and_fails_the_job_in_the_end() {
     let actions = tick(&mut it, 60);
     let Some(Action::Fail { failure }) = actions.last() else { panic!("{actions:?}") };
     assert!(failure.to_string().contains("task 1") && failure.to_string().contains("locked"), "{failure}");
+}
+
+#[test]
+fn a_commit_that_is_refused_fails_the_job_at_once() {
+    let mut it = running(1);
+    request(&mut it, 0, 1);
+    acknowledge(&mut it, 0, 0, 1);
+    reply(&mut it, 0, 1, StoreReply::Stored);
+    let refused = Event::CommitRefused { task: TaskId(0), epoch: Epoch(1), reason: "it is gone".to_owned() };
+    let actions = it.step(secs(0), refused);
+    let [Action::Answer { outcome: Err(_), .. }, Action::Fail { failure }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert!(failure.to_string().contains("it is gone"), "{failure}");
+}
+
+#[test]
+fn options_without_end_mean_never() {
+    let never = Duration::MAX;
+    let options = Options {
+        interval: Some(never),
+        min_pause: never,
+        timeout: never,
+        store_timeout: never,
+        commit_timeout: never,
+        min_retry: never,
+        max_retry: never,
+        ..Options::default()
+    };
+    let mut it = running_with(1, options);
+    assert_eq!(it.wake_at(), Some(never));
+    request(&mut it, 2, 1);
+    acknowledge(&mut it, 3, 0, 1);
+    assert_eq!(reply(&mut it, 4, 1, unknown()), []);
+    assert_eq!(it.wake_at(), Some(never), "no repetition, no time-out");
 }
 
 #[test]
