@@ -40,7 +40,8 @@
 
 pub use rivermark_connectors as connectors;
 pub use rivermark_engine::{
-    CheckpointMetrics, Engine, Job, Metrics, OperatorSnapshot, Options, Restart, StateBackend, Status,
+    CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
+    StateBackend, Status,
 };
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction};

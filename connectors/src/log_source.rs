@@ -142,6 +142,12 @@ impl<T: Send + 'static, F: Format<T>> Source for LogSource<T, F> {
             ahead: VecDeque::new(),
         })
     }
+
+    /// With [`Durability::Always`](rivermark_log::Durability::Always) there is nothing left to do; else this is where the log becomes
+    /// durable.
+    fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
+        Ok(log_of(cx)?.topic(&self.topic)?.sync()?)
+    }
 }
 
 /// Reads one partition of a topic.

@@ -25,6 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Monotonic time since some moment, as the attempt's owner tells it.
+pub(crate) type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// How an attempt is over.
 pub(crate) enum Over {
     /// The job is done.
@@ -43,6 +46,11 @@ pub(crate) struct Attempt {
     environment: Arc<Environment>,
     shared: Arc<JobShared>,
     origin_ms: i64,
+    clock: Monotonic,
+    /// Which checkpoint to begin from.
+    from: RestoreFrom,
+    /// Whether that is not the newest.
+    rewound: bool,
     coordinator: Coordinator,
     checkpoints: Checkpoints,
     /// The right to store as this generation, once it is fenced.
@@ -72,7 +80,8 @@ pub(crate) struct Attempt {
 /// What is measured about a checkpoint while it is taken.
 struct Taking {
     begun: Duration,
-    stored: Option<Duration>,
+    /// How long it took until it was stored.
+    duration: Duration,
     state_bytes: u64,
     uploaded_bytes: u64,
 }
@@ -85,6 +94,8 @@ impl Attempt {
         environment: Arc<Environment>,
         shared: Arc<JobShared>,
         origin_ms: i64,
+        clock: Monotonic,
+        from: RestoreFrom,
     ) -> Result<Attempt> {
         let coordinator = environment.coordinator(origin_ms);
         let checkpoints = environment.open_checkpoints()?;
@@ -92,6 +103,9 @@ impl Attempt {
             environment,
             shared,
             origin_ms,
+            clock,
+            from,
+            rewound: false,
             coordinator,
             checkpoints,
             writer: None,
@@ -115,8 +129,8 @@ impl Attempt {
     }
 
     /// Fences, reads the checkpoint and prepares the workers, which [`Attempt::take_seeds`] then gives.
-    pub(crate) fn start(&mut self, now: Duration) -> Option<Over> {
-        self.hear(now, Event::Start)
+    pub(crate) fn start(&mut self) -> Option<Over> {
+        self.hear(Event::Start)
     }
 
     /// The workers to build and run; each once.
@@ -135,35 +149,32 @@ impl Attempt {
     }
 
     /// Lets time pass: periodic checkpoints, time-outs, discovery of partitions.
-    pub(crate) fn tick(&mut self, now: Duration) -> Option<Over> {
+    pub(crate) fn tick(&mut self) -> Option<Over> {
+        let now = (self.clock)();
         if !self.commands.is_empty() && now >= self.next_discovery && self.seeds.is_empty() {
             self.next_discovery = now + DISCOVERY_INTERVAL;
             if let Err(error) = self.discover() {
                 return self.fail(error);
             }
         }
-        self.hear(now, Event::Tick)
+        self.hear(Event::Tick)
     }
 
     /// Asks for a checkpoint now; the answer goes to `answer`.
-    pub(crate) fn request_checkpoint(
-        &mut self,
-        now: Duration,
-        answer: Sender<Result<Epoch, String>>,
-    ) -> Option<Over> {
+    pub(crate) fn request_checkpoint(&mut self, answer: Sender<Result<Epoch, String>>) -> Option<Over> {
         self.next_request += 1;
         self.answers.insert(self.next_request, answer);
-        self.hear(now, Event::CheckpointRequested { request: self.next_request })
+        self.hear(Event::CheckpointRequested { request: self.next_request })
     }
 
     /// Asks for a last checkpoint and the end of the job.
-    pub(crate) fn request_stop(&mut self, now: Duration) -> Option<Over> {
+    pub(crate) fn request_stop(&mut self) -> Option<Over> {
         self.next_request += 1;
-        self.hear(now, Event::StopRequested { request: self.next_request })
+        self.hear(Event::StopRequested { request: self.next_request })
     }
 
     /// Hears what a worker says.
-    pub(crate) fn on_report(&mut self, now: Duration, report: Report) -> Option<Over> {
+    pub(crate) fn on_report(&mut self, report: Report) -> Option<Over> {
         let event = match report {
             Report::Restored { worker } => Event::Restored { task: worker },
             Report::SourcesEnded { worker } => Event::Finished { task: worker },
@@ -180,6 +191,8 @@ impl Attempt {
                     Err(error) => return self.fail(error),
                 }
             }
+            // The coordinator is done and hears no more; its last epoch is committed, so a new attempt finds nothing left to do.
+            Report::Failed { error, .. } if self.ending.is_some() => return self.fail(error),
             Report::Failed { worker, error } => {
                 let reason = error.to_string();
                 self.failure.get_or_insert(error);
@@ -194,13 +207,14 @@ impl Attempt {
                 return None;
             }
         };
-        self.hear(now, event)
+        self.hear(event)
     }
 
     /// Lets the coordinator hear an event, performs what it decides, and goes on with what comes of that.
-    fn hear(&mut self, now: Duration, event: Event) -> Option<Over> {
+    fn hear(&mut self, event: Event) -> Option<Over> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
+            let now = (self.clock)();
             for action in self.coordinator.step(now, event) {
                 match self.perform(now, action, &mut events) {
                     Ok(None) => {}
@@ -214,6 +228,10 @@ impl Attempt {
 
     /// The attempt failed outside the coordinator.
     fn fail(&mut self, error: Error) -> Option<Over> {
+        for (_, answer) in self.answers.drain() {
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(Err(error.to_string()));
+        }
         Some(Over::Badly { error: self.failure.take().unwrap_or(error), is_final: false })
     }
 
@@ -232,7 +250,8 @@ impl Attempt {
                 self.shared.set_status(crate::job::Status::Running);
             }
             Action::Inject { epoch, kind } => {
-                let taking = Taking { begun: now, stored: None, state_bytes: 0, uploaded_bytes: 0 };
+                let taking =
+                    Taking { begun: now, duration: Duration::ZERO, state_bytes: 0, uploaded_bytes: 0 };
                 self.took.insert(epoch, taking);
                 let last = kind != BarrierKind::Checkpoint;
                 self.send_all(|| Command::Barrier { epoch, last });
@@ -244,11 +263,11 @@ impl Attempt {
             }
             Action::Store { manifest } => {
                 let span = tracing::debug_span!("store", epoch = %manifest.epoch);
-                let reply = span.in_scope(|| self.writer().store(&manifest));
+                let reply = span.in_scope(|| self.store(&manifest));
                 if reply == StoreReply::Stored {
                     self.stored.store(manifest.epoch.0, Ordering::Release);
                     if let Some(taking) = self.took.get_mut(&manifest.epoch) {
-                        taking.stored = Some(now);
+                        taking.duration = (self.clock)().saturating_sub(taking.begun);
                     }
                 }
                 events.push(Event::StoreReplied { epoch: manifest.epoch, reply });
@@ -257,7 +276,7 @@ impl Attempt {
                 let span = tracing::debug_span!("commit", %epoch, %task);
                 events.push(span.in_scope(|| self.commit(task, epoch, tokens)));
             }
-            Action::Completed { epoch } => self.completed(now, epoch),
+            Action::Completed { epoch } => self.completed(epoch),
             Action::Answer { request, outcome } => {
                 if let Some(answer) = self.answers.remove(&request) {
                     // Whoever asked may have stopped waiting.
@@ -290,13 +309,22 @@ impl Attempt {
         }
     }
 
+    /// Stores a manifest, once everything that it points to is durable.
+    fn store(&self, manifest: &Manifest) -> StoreReply {
+        match self.environment.sync_sources() {
+            Ok(()) => self.writer().store(manifest),
+            Err(error) => StoreReply::Refused { reason: error.to_string() },
+        }
+    }
+
     fn writer(&self) -> &Arc<Writer> {
         self.writer.as_ref().expect("the coordinator fences before anything else")
     }
 
     fn read(&mut self) -> Event {
-        match self.writer().read(RestoreFrom::Latest) {
+        match self.writer().read(self.from) {
             Ok(recovered) => {
+                self.rewound = recovered.rewound;
                 Event::Recovered { checkpoint: recovered.checkpoint, next_epoch: recovered.next_epoch }
             }
             Err(e) => Event::RecoveryFailed { reason: e.to_string() },
@@ -333,6 +361,7 @@ impl Attempt {
                 checkpoints: self.checkpoints.clone(),
                 stored: Arc::clone(&self.stored),
                 checkpoint: checkpoint.clone(),
+                rewound: self.rewound,
                 partitions: Arc::clone(&self.partitions),
                 channels,
                 commands: obeys,
@@ -416,11 +445,14 @@ impl Attempt {
         for (sink, tokens) in by_sink {
             let Some(committer) = self.committers.get_mut(&*sink) else {
                 let reason = format!("the checkpoint has output of sink `{sink}`, which the flow has not");
-                return Event::CommitFailed { task, epoch, reason };
+                return Event::CommitRefused { task, epoch, reason };
             };
             match committer.commit(epoch, &tokens) {
                 Ok(()) => {}
-                Err(e @ (CommitError::Refused(_) | CommitError::Unknown(_))) => {
+                Err(e @ CommitError::Refused(_)) => {
+                    return Event::CommitRefused { task, epoch, reason: format!("sink `{sink}`: {e}") };
+                }
+                Err(e @ CommitError::Unknown(_)) => {
                     return Event::CommitFailed { task, epoch, reason: format!("sink `{sink}`: {e}") };
                 }
             }
@@ -428,10 +460,9 @@ impl Attempt {
         Event::Committed { task, epoch }
     }
 
-    fn completed(&mut self, now: Duration, epoch: Epoch) {
+    fn completed(&mut self, epoch: Epoch) {
         let Some(taking) = self.took.remove(&epoch) else { return };
-        let duration = taking.stored.unwrap_or(now).saturating_sub(taking.begun);
-        let Taking { state_bytes, uploaded_bytes, .. } = taking;
+        let Taking { duration, state_bytes, uploaded_bytes, .. } = taking;
         tracing::debug!(%epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");
         self.shared.checkpoint_completed(crate::job::CheckpointMetrics {
             epoch,

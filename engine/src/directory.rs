@@ -24,7 +24,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Creates the directory if need be, and locks it.
     pub(crate) fn lock(root: &Path) -> Result<Directory> {
-        std::fs::create_dir_all(root)
+        create(root)
             .map_err(|e| Error::engine(format!("creating the data directory {}", root.display()), e))?;
         let path = root.join("LOCK");
         let attempt = || format!("locking the data directory {}", root.display());
@@ -66,9 +66,36 @@ impl Directory {
     }
 }
 
+/// Creates a folder and those it lies in, so that they are still there when the power comes back.
+fn create(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create(parent)?;
+    }
+    match std::fs::create_dir(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(e),
+        _ => {}
+    }
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_directory_is_created_with_those_it_lies_in() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b/c");
+        drop(Directory::lock(&deep).unwrap());
+        Directory::lock(&deep).unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let error = Directory::lock(&root.path().join("file/d")).unwrap_err().to_string();
+        assert!(error.contains("creating the data directory") && error.contains("file/d"), "{error}");
+    }
 
     #[test]
     fn a_second_engine_is_told_who_holds_the_directory() {

@@ -1,18 +1,21 @@
 //! The engine: a data directory, a log, and the jobs that run on them, on threads.
 
-use crate::attempt::{Attempt, Over};
+use crate::attempt::{Attempt, Monotonic, Over};
 use crate::directory::Directory;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{Job, JobShared, Metrics, Status, Wish};
 use crate::options::Options;
-use crate::worker::{Report, Step};
+use crate::upkeep::Upkeep;
+use crate::worker::{Report, Step, panic_message};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
-use rivermark_checkpoint::Outcome;
+use rivermark_checkpoint::{FlowId, Outcome, RestoreFrom};
 use rivermark_log::Log;
 use rivermark_operators::plan::Resources;
 use rivermark_operators::{Error, Flow, Result, Timestamp};
+use std::cell::Cell;
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +33,14 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// Fields are dropped in this order: the directory is unlocked when nothing works on it any more.
 struct Inner {
-    directory: Directory,
+    _upkeep: Upkeep,
     log: Log,
     options: Options,
-    /// Flows that run now: two jobs of one flow would fence each other.
-    running: Mutex<HashSet<String>>,
+    /// Flows that run now: two jobs of one version would fence each other.
+    running: Mutex<HashSet<FlowId>>,
+    directory: Directory,
 }
 
 impl Engine {
@@ -52,7 +57,8 @@ impl Engine {
         let directory = Directory::lock(directory.as_ref())?;
         let log = Log::open(directory.log(), options.log.clone())
             .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
-        let inner = Inner { directory, log, options, running: Mutex::default() };
+        let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
+        let inner = Inner { _upkeep: upkeep, log, options, running: Mutex::default(), directory };
         Ok(Engine { inner: Arc::new(inner) })
     }
 
@@ -70,40 +76,73 @@ impl Engine {
     }
 
     /// Starts a flow on threads of its own: from its last checkpoint if it has one, else from its sources' configured start.
+    /// Versions of a flow may run beside each other; each has checkpoints and state of its own.
     ///
     /// # Errors
-    /// If the flow is not valid or runs already. Failures after that are the job's.
+    /// If the flow is not valid or its version runs already. Failures after that are the job's.
     pub fn start(&self, flow: Flow) -> Result<Job> {
+        self.start_from(flow, RestoreFrom::Latest)
+    }
+
+    /// As [`Engine::start`], from a checkpoint of one's choice: from an older one when the newest is damaged, or to go back behind a
+    /// mistake. From then on the flow continues from there: what came after that checkpoint is processed a second time, and rows that
+    /// were committed since are written a second time.
+    ///
+    /// # Errors
+    /// As there. That there is no such checkpoint is the job's failure.
+    pub fn start_from(&self, flow: Flow, from: RestoreFrom) -> Result<Job> {
         let name = flow.name().to_string();
         let plan = flow.into_plan()?;
-        if !self.inner.running.lock().insert(name.clone()) {
-            let problem =
-                "it is running in this engine already; stop that job first, or give the flow another name";
-            return Err(Error::Flow { flow: name, problem: problem.into() });
-        }
+        let running = Running::claim(self, FlowId { name: name.clone(), version: plan.version() })?;
         let mut resources = Resources::default();
         resources.insert(self.inner.log.clone());
-        let shared = Arc::new(JobShared::new(&plan, self.inner.options.workers));
-        let environment = Environment::local(plan, &self.inner.options, resources, &self.inner.directory);
+        let environment = Environment::local(plan, &self.inner.options, resources, &self.inner.directory)?;
+        let shared = Arc::new(JobShared::new(&environment.plan, environment.workers()));
         let (wishes, wished) = unbounded();
         let (tell, outcome) = bounded(1);
         let supervisor = Supervisor {
-            environment: Arc::new(environment?),
+            environment: Arc::new(environment),
             shared: Arc::clone(&shared),
             wished,
             clock: Clock::start(),
-            engine: self.clone(),
+            from: Cell::new(from),
+            is_stopping: Cell::new(false),
         };
         let thread = std::thread::Builder::new()
             .name(format!("rivermark-{name}"))
             .spawn(move || {
-                let outcome = supervisor.run();
-                supervisor.engine.inner.running.lock().remove(supervisor.environment.flow());
+                let outcome = supervisor.run_caught();
+                drop(running);
                 // The job may have been dropped: then it waits for this thread, and not for the outcome.
                 let _ = tell.send(outcome);
             })
             .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
         Ok(Job { flow: name, shared, wishes, thread: Some(thread), outcome })
+    }
+}
+
+/// That a version of a flow runs in an engine, until dropped.
+struct Running {
+    engine: Engine,
+    flow: FlowId,
+}
+
+impl Running {
+    fn claim(engine: &Engine, flow: FlowId) -> Result<Running> {
+        if engine.inner.running.lock().insert(flow.clone()) {
+            return Ok(Running { engine: engine.clone(), flow });
+        }
+        let problem = format!(
+            "version {} is running in this engine already; stop that job first, or give the flow another version or name",
+            flow.version
+        );
+        Err(Error::Flow { flow: flow.name, problem })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.engine.inner.running.lock().remove(&self.flow);
     }
 }
 
@@ -135,10 +174,24 @@ struct Supervisor {
     shared: Arc<JobShared>,
     wished: Receiver<Wish>,
     clock: Clock,
-    engine: Engine,
+    /// Where the next attempt begins.
+    from: Cell<RestoreFrom>,
+    /// Whether the owner has asked the job to stop.
+    is_stopping: Cell<bool>,
 }
 
 impl Supervisor {
+    /// As [`Supervisor::run`]; a panic of a connector on this thread is the job's failure.
+    fn run_caught(&self) -> Result<()> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
+        outcome.unwrap_or_else(|panic| {
+            let failure = format!("panicked: {}", panic_message(&*panic));
+            let error = self.environment.error("running", failure);
+            self.shared.set_status(Status::Failed { failure: error.to_string() });
+            Err(error)
+        })
+    }
+
     fn run(&self) -> Result<()> {
         let (flow, version) = (self.environment.flow(), self.environment.plan.version());
         let _job = tracing::info_span!("job", flow, version).entered();
@@ -155,7 +208,8 @@ impl Supervisor {
             let progress = self.shared.checkpoints_completed();
             failures = if progress > completed { 1 } else { failures + 1 };
             completed = progress;
-            let delay = self.environment.options.restart.delay(failures).filter(|_| !is_final);
+            let may_restart = !is_final && !self.is_stopping.get();
+            let delay = self.environment.options.restart.delay(failures).filter(|_| may_restart);
             let failure = error.to_string();
             let Some(delay) = delay else {
                 tracing::error!(error = failure, "job failed");
@@ -179,9 +233,9 @@ impl Supervisor {
 
     /// Waits, unless the owner wants the job to stop: then answers true.
     fn stopped_during(&self, delay: Duration) -> bool {
-        let until = Instant::now() + delay;
+        let since = Instant::now();
         loop {
-            match self.wished.recv_deadline(until) {
+            match self.wished.recv_timeout(delay.saturating_sub(since.elapsed())) {
                 Ok(Wish::Stop) => return true,
                 Ok(Wish::Checkpoint(answer)) => {
                     let _ = answer.send(Err("the job has failed and waits to be started again".into()));
@@ -193,16 +247,20 @@ impl Supervisor {
 
     /// One attempt: its workers on threads, its protocol on this one.
     fn attempt(&self) -> Over {
-        let attempt =
-            Attempt::new(Arc::clone(&self.environment), Arc::clone(&self.shared), self.clock.origin_ms);
+        let clock = self.clock;
+        let monotonic: Monotonic = Arc::new(move || clock.monotonic());
+        let (environment, shared) = (Arc::clone(&self.environment), Arc::clone(&self.shared));
+        let attempt = Attempt::new(environment, shared, clock.origin_ms, monotonic, self.from.get());
         let mut attempt = match attempt {
             Ok(attempt) => attempt,
             Err(error) => return Over::Badly { error, is_final: false },
         };
         let threads = Threads::default();
-        if let Some(over) = attempt.start(self.clock.monotonic()) {
+        if let Some(over) = attempt.start() {
             return over;
         }
+        // The return to an older checkpoint is on record by now: what is stored from here on follows on it.
+        self.from.set(RestoreFrom::Latest);
         for seed in attempt.take_seeds() {
             if let Err(error) = threads.spawn(seed, self.clock) {
                 return Over::Badly { error, is_final: false };
@@ -213,15 +271,18 @@ impl Supervisor {
             let wait = attempt.wake_at().saturating_sub(self.clock.monotonic());
             let over = select! {
                 recv(reports) -> report => match report {
-                    Ok(report) => attempt.on_report(self.clock.monotonic(), report),
+                    Ok(report) => attempt.on_report(report),
                     Err(_) => None,
                 },
                 recv(self.wished) -> wish => match wish {
-                    Ok(Wish::Checkpoint(answer)) => attempt.request_checkpoint(self.clock.monotonic(), answer),
-                    Ok(Wish::Stop) => attempt.request_stop(self.clock.monotonic()),
+                    Ok(Wish::Checkpoint(answer)) => attempt.request_checkpoint(answer),
+                    Ok(Wish::Stop) => {
+                        self.is_stopping.set(true);
+                        attempt.request_stop()
+                    }
                     Err(_) => None,
                 },
-                default(wait) => attempt.tick(self.clock.monotonic()),
+                default(wait) => attempt.tick(),
             };
             if let Some(over) = over {
                 return over;
@@ -265,7 +326,11 @@ impl Drop for Threads {
 fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
     seed.wake.register();
     let (id, reports): (_, Sender<Report>) = (seed.id, seed.reports.clone());
-    let mut worker = match seed.build() {
+    // Connectors are opened there.
+    let built = catch_unwind(AssertUnwindSafe(|| seed.build())).unwrap_or_else(|panic| {
+        Err(Error::engine(format!("building worker {id}"), format!("panicked: {}", panic_message(&*panic))))
+    });
+    let mut worker = match built {
         Ok(worker) => worker,
         Err(error) => {
             // The attempt hears of the failure unless it is over already.

@@ -48,12 +48,18 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// An environment on a data directory.
+    ///
+    /// # Errors
+    /// The flow's name could not be part of a path, or something on the disk cannot be used.
     pub(crate) fn local(
         plan: Plan,
         options: &Options,
         resources: Resources,
         directory: &Directory,
     ) -> Result<Environment> {
+        // First of all: what follows removes a folder of that name.
+        let flow = FlowId { name: plan.flow().to_string(), version: plan.version() };
+        flow.check().map_err(|e| Error::Flow { flow: flow.name.clone(), problem: e.to_string() })?;
         let checkpoints = directory.checkpoints();
         let store = LocalStore::open(&checkpoints).map_err(|e| {
             Error::engine(format!("opening the checkpoint store {}", checkpoints.display()), e)
@@ -122,14 +128,18 @@ impl Environment {
         self.plan.flow()
     }
 
+    pub(crate) fn flow_id(&self) -> FlowId {
+        FlowId { name: self.flow().to_string(), version: self.plan.version() }
+    }
+
     /// The number of workers: no more than there are key groups to share.
     pub(crate) fn workers(&self) -> usize {
         self.workers.min(usize::from(self.options.key_groups))
     }
 
     pub(crate) fn open_checkpoints(&self) -> Result<Checkpoints> {
-        let flow = FlowId { name: self.flow().to_string(), version: self.plan.version() };
-        Checkpoints::new(Arc::clone(&self.store), flow).map_err(|e| self.error("opening its checkpoints", e))
+        Checkpoints::new(Arc::clone(&self.store), self.flow_id())
+            .map_err(|e| self.error("opening its checkpoints", e))
     }
 
     pub(crate) fn coordinator(&self, origin_ms: i64) -> Coordinator {
@@ -199,6 +209,7 @@ impl Environment {
         worker: TaskId,
         checkpoints: &Checkpoints,
         checkpoint: Option<&Manifest>,
+        rewound: bool,
     ) -> Result<KeyedStore> {
         let build = self.builds.fetch_add(1, Ordering::Relaxed);
         let tasks = checkpoint.and_then(|manifest| manifest.operators.get(&**operator));
@@ -206,7 +217,7 @@ impl Environment {
             let KeyGroups { start, end } = task.groups;
             start < range.end && range.start < end
         };
-        let parts: Result<Vec<RestorePart>> = tasks
+        let parts: Result<Vec<(RestorePart, Option<PathBuf>)>> = tasks
             .into_iter()
             .flatten()
             .filter(overlaps)
@@ -219,18 +230,41 @@ impl Environment {
             budget: self.budget.clone(),
             limits: self.limits,
         };
-        KeyedStore::open(spec, &*self.backends, parts?)
-            .map_err(|e| Error::state(operator, format!("opening its state on worker {worker}"), e))
+        let parts = parts?;
+        let folders: Vec<PathBuf> = parts.iter().filter_map(|(_, folder)| folder.clone()).collect();
+        let store =
+            KeyedStore::open(spec, &*self.backends, parts.into_iter().map(|(part, _)| part).collect());
+        // The backend has links of its own by now, and the deltas have been read.
+        for folder in folders {
+            if let Err(error) = std::fs::remove_dir_all(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "fetched state files could not be removed");
+            }
+        }
+        let mut store =
+            store.map_err(|e| Error::state(operator, format!("opening its state on worker {worker}"), e))?;
+        if rewound {
+            // The files of a checkpoint to which a flow has returned may be on their way out: nothing may build on them.
+            store.force_rebase();
+        }
+        Ok(store)
     }
 
-    /// Fetches the state files of one task of a checkpoint.
+    /// Makes durable what the sources have given, before a checkpoint with their positions is stored.
+    pub(crate) fn sync_sources(&self) -> Result<()> {
+        self.plan.sources().try_for_each(|(name, source)| {
+            let synced = source.sync(&self.connector(name));
+            synced.map_err(|e| Error::source(name, "making durable what the checkpoint has read of it", e))
+        })
+    }
+
+    /// Fetches the state files of one task of a checkpoint, and says into which folder if not into memory.
     fn fetch(
         &self,
         operator: &str,
         build: u64,
         checkpoints: &Checkpoints,
         task: &TaskState,
-    ) -> Result<RestorePart> {
+    ) -> Result<(RestorePart, Option<PathBuf>)> {
         let failed = |e: BoxError| Error::state(operator, "fetching its state from the checkpoint store", e);
         let folder = self.scratch.as_ref().map(|scratch| scratch.join(format!("{build}-{}", task.task)));
         if let Some(folder) = &folder {
@@ -254,7 +288,7 @@ impl Environment {
                 source,
             });
         }
-        Ok(RestorePart { meta: task.meta.0.clone(), files })
+        Ok((RestorePart { meta: task.meta.0.clone(), files }, folder))
     }
 }
 
@@ -266,6 +300,8 @@ pub(crate) struct WorkerSeed {
     pub(crate) shared: Arc<JobShared>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) checkpoint: Option<Arc<Manifest>>,
+    /// Whether the flow has returned to that checkpoint from a newer one.
+    pub(crate) rewound: bool,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) stored: Arc<AtomicU64>,
     pub(crate) channels: Channels,
@@ -283,7 +319,7 @@ impl WorkerSeed {
         let range = range_of(self.id.0 as u16, groups, workers as u16);
         let checkpoint = self.checkpoint.as_deref();
         let mut open_store = |operator: &Arc<str>| {
-            environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint)
+            environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint, self.rewound)
         };
         let none = std::collections::BTreeMap::new();
         let tasks = environment.plan.build(TaskEnvironment {

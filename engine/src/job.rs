@@ -53,7 +53,7 @@ impl Status {
 pub struct CheckpointMetrics {
     /// Its number.
     pub epoch: Epoch,
-    /// From the barrier until every worker had prepared and uploaded its part; putting the manifest, one small file, comes on top.
+    /// From the barrier until it was stored; the commit of the sinks comes after that.
     pub duration: Duration,
     /// Size of all state files that it needs.
     pub state_bytes: u64,
@@ -288,6 +288,9 @@ impl Job {
 
     /// Asks the job to stop behind a last checkpoint: everything read so far is processed as far as event time allows and
     /// committed; open windows stay in the state. [`Job::wait`] tells when it is done.
+    ///
+    /// A job that fails before it has stopped is over with that failure and not started again; as after any failure, the next start
+    /// continues from its last checkpoint.
     pub fn stop(&self) {
         // A job that is over needs no stopping.
         let _ = self.wishes.send(Wish::Stop);

@@ -9,9 +9,10 @@
 //! | `inlet`, `channels` | the exchange between workers |
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
+//! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
-//! Invariant: nothing here but `engine` starts a thread, and nothing but `engine` and `directory` reads a clock or the process's
+//! Invariant: nothing here but `engine` and `upkeep` starts a thread, and nothing but those and `directory` reads a clock or the process's
 //! environment; everything else is handed what it needs, which is why it can be simulated.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
@@ -25,8 +26,10 @@ mod job;
 mod options;
 mod parts;
 pub mod simulation;
+mod upkeep;
 mod worker;
 
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{DEFAULT_KEY_GROUPS, Options, Restart, StateBackend};
+pub use rivermark_checkpoint::{Epoch, RestoreFrom};

@@ -7,14 +7,16 @@ use rivermark_checkpoint::{
 use rivermark_operators::context::CheckpointParts;
 use rivermark_operators::partitions::Partitions;
 use rivermark_operators::{Error, Result};
-use rivermark_state::{Snapshot, SnapshotSource};
+use rivermark_state::{KeyGroupRange, Snapshot, SnapshotSource};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Remembers which state files the store has, so that a checkpoint uploads what is new.
 #[derive(Default)]
 pub(crate) struct Uploaded {
-    files: HashMap<(TaskId, Arc<str>, String), FileRef>,
+    /// By operator and key groups: a worker goes on with the files of the one before it that owned exactly the same key groups, whatever
+    /// its number was. A name means nothing without its key groups: two workers may use the same.
+    files: HashMap<(Arc<str>, KeyGroupRange), HashMap<String, FileRef>>,
     /// What was counted before this attempt; the first worker's part carries it on.
     counted: BTreeMap<String, u64>,
 }
@@ -62,12 +64,14 @@ impl Uploaded {
         snapshot: Snapshot,
         sizes: &mut UploadedParts,
     ) -> Result<TaskState> {
-        let mut known = HashMap::new();
+        let owner = (Arc::clone(operator), snapshot.range);
+        // Only the newest snapshot's files can be asked for again.
+        let before = self.files.remove(&owner).unwrap_or_default();
+        let mut known = HashMap::with_capacity(snapshot.files.len());
         let mut files = Vec::with_capacity(snapshot.files.len());
         for file in snapshot.files {
-            let id = (task, Arc::clone(operator), file.name.clone());
-            let before =
-                self.files.get(&id).copied().filter(|content| file.reused && writer.keep(epoch, content));
+            let before = before.get(&file.name).copied();
+            let before = before.filter(|content| file.reused && writer.keep(epoch, content));
             let content = match (before, &file.source) {
                 (Some(content), _) => content,
                 (None, SnapshotSource::Path(held)) => {
@@ -87,12 +91,10 @@ impl Uploaded {
             };
             sizes.state_bytes += content.bytes;
             sizes.uploaded_bytes += if before.is_none() { content.bytes } else { 0 };
-            known.insert(id, content);
+            known.insert(file.name.clone(), content);
             files.push(StateFile { name: file.name, role: role_of(file.role), content });
         }
-        // Only the newest snapshot's files can be asked for again.
-        self.files.retain(|(of, at, _), _| *of != task || at != operator);
-        self.files.extend(known);
+        self.files.insert(owner, known);
         let groups = KeyGroups { start: snapshot.range.start, end: snapshot.range.end };
         Ok(TaskState { task, groups, files, meta: Blob(snapshot.meta) })
     }
@@ -102,10 +104,10 @@ impl Uploaded {
         self.counted = manifest.counters.clone();
         for (operator, tasks) in &manifest.operators {
             let operator: Arc<str> = operator.as_str().into();
-            for (task, file) in
-                tasks.iter().flat_map(|state| state.files.iter().map(move |file| (state.task, file)))
-            {
-                self.files.insert((task, Arc::clone(&operator), file.name.clone()), file.content);
+            for state in tasks {
+                let range = KeyGroupRange { start: state.groups.start, end: state.groups.end };
+                let files = state.files.iter().map(|file| (file.name.clone(), file.content));
+                self.files.insert((Arc::clone(&operator), range), files.collect());
             }
         }
     }

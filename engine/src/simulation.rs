@@ -12,14 +12,14 @@
 //!
 //! The idea is FoundationDB's (Zhou et al., SIGMOD 2021, section 4).
 
-use crate::attempt::{Attempt, Over};
+use crate::attempt::{Attempt, Monotonic, Over};
 use crate::environment::Environment;
 use crate::job::JobShared;
 use crate::options::Options;
 use crate::worker::{Report as WorkerReport, Step, Worker};
 use crossbeam_channel::Receiver;
 use rivermark_checkpoint::store::{FaultyStore, MemoryStore, Odds};
-use rivermark_checkpoint::{Outcome, Store};
+use rivermark_checkpoint::{Outcome, RestoreFrom, Store};
 use rivermark_log::{Clock, Crash, Log, LogOptions, MemoryDisk};
 use rivermark_operators::plan::Resources;
 use rivermark_operators::{Error, Flow, Result, Timestamp};
@@ -193,8 +193,9 @@ impl World {
         Log::open(Path::new("/log"), options).map_err(|e| Error::engine("opening the simulated log", e))
     }
 
-    fn now(&self) -> Duration {
-        Duration::from_millis((self.clock.now_ms() - BEGINNING_MS) as u64)
+    fn monotonic(&self) -> Monotonic {
+        let clock = self.clock.clone();
+        Arc::new(move || Duration::from_millis((clock.now_ms() - BEGINNING_MS) as u64))
     }
 
     fn pass(&mut self, millis: u64) {
@@ -292,11 +293,12 @@ impl World {
         shared: Arc<JobShared>,
         doom: Doom,
     ) -> Result<Option<Over>> {
-        let mut attempt = match Attempt::new(environment, shared, BEGINNING_MS) {
-            Ok(attempt) => attempt,
-            Err(error) => return Ok(Some(Over::Badly { error, is_final: false })),
-        };
-        if let Some(over) = attempt.start(self.now()) {
+        let mut attempt =
+            match Attempt::new(environment, shared, BEGINNING_MS, self.monotonic(), RestoreFrom::Latest) {
+                Ok(attempt) => attempt,
+                Err(error) => return Ok(Some(Over::Badly { error, is_final: false })),
+            };
+        if let Some(over) = attempt.start() {
             return Ok(Some(over));
         }
         let mut workers: Vec<Worker> = Vec::new();
@@ -328,7 +330,6 @@ impl World {
         reports: &Receiver<WorkerReport>,
     ) -> Option<Over> {
         let drawn = self.random.below(100);
-        let now = self.now();
         match drawn {
             0..80 => {
                 let at = self.random.below(workers.len() as u64) as usize;
@@ -345,14 +346,13 @@ impl World {
             80..95 => {
                 let report = reports.try_recv();
                 self.note(&[2, u64::from(report.is_ok())]);
-                report.ok().and_then(|report| attempt.on_report(now, report))
+                report.ok().and_then(|report| attempt.on_report(report))
             }
             _ => {
                 let millis = self.random.below(10);
                 self.pass(millis);
                 self.note(&[3, millis]);
-                let now = self.now();
-                attempt.tick(now)
+                attempt.tick()
             }
         }
     }

@@ -311,11 +311,16 @@ impl Worker {
     }
 
     fn describe_panic(&self, panic: &(dyn std::any::Any + Send)) -> Error {
-        let message = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
-        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let message = panic_message(panic);
         match self.blame.take() {
             Some(blame) => self.name_partition(Error::Panic { blame: Box::new(blame), message }),
             None => Error::engine(format!("running worker {}", self.id), format!("panicked: {message}")),
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let message = panic.downcast_ref::<&str>().map(|message| (*message).to_string());
+    message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

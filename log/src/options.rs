@@ -90,6 +90,14 @@ impl LogOptions {
         self
     }
 
+    /// How long records may wait to be synced, with [`Durability::Interval`]: [`Log::maintain`](crate::Log::maintain) is to be called that often.
+    pub fn sync_interval(&self) -> Option<Duration> {
+        match self.durability {
+            Durability::Interval(interval) => Some(interval),
+            Durability::Always | Durability::OsBuffered => None,
+        }
+    }
+
     /// What to do about damage that a power cut can have caused.
     pub fn damage(mut self, damage: Damage) -> Self {
         self.damage = damage;

@@ -93,6 +93,12 @@ pub trait Source: Send + Sync + 'static {
         waker: Waker,
         cx: &ConnectorContext<'_>,
     ) -> Result<Self::Reader, BoxError>;
+
+    /// Makes durable what readers have given so far. Called before a checkpoint with their positions is stored, for a checkpoint must
+    /// never point past what a crash leaves of the source. A source that only shows what is durable has nothing to do.
+    fn sync(&self, _cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
+        Ok(())
+    }
 }
 
 /// Reads one partition, in order.
@@ -200,11 +206,17 @@ impl<'a, T> Records<'a, T> {
 pub trait ErasedSource: Send + Sync {
     /// See [`Source::partitions`].
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+    /// See [`Source::sync`].
+    fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError>;
 }
 
 impl<S: Source> ErasedSource for S {
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
         Source::partitions(self, cx)
+    }
+
+    fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
+        Source::sync(self, cx)
     }
 }
 

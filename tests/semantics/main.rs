@@ -5,6 +5,7 @@ mod case;
 mod crashes;
 mod dead_letters;
 mod discovery;
+mod durability;
 mod extremes;
 mod lateness;
 mod model;

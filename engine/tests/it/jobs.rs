@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Times that go up and down by up to 50, over three partitions.
-fn events() -> Values<(u64, i64)> {
+pub fn events() -> Values<(u64, i64)> {
     events_of(5000)
 }
 
@@ -38,12 +38,12 @@ pub fn counting(source: Values<(u64, i64)>, rows: &Rows<(i64, u64, u64)>) -> Flo
     flow
 }
 
-fn options(workers: usize, backend: StateBackend) -> Options {
+pub fn options(workers: usize, backend: StateBackend) -> Options {
     let restart = Restart::FixedDelay { delay: Duration::ZERO, attempts: 3 };
     Options::new().workers(workers).state_backend(backend).checkpoint_every(millis(5)).restart(restart)
 }
 
-fn backends() -> Vec<StateBackend> {
+pub fn backends() -> Vec<StateBackend> {
     vec![
         StateBackend::Memory,
         #[cfg(feature = "rocksdb")]

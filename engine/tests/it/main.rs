@@ -4,3 +4,4 @@
 mod jobs;
 mod simulations;
 mod support;
+mod troubles;
