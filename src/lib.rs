@@ -50,7 +50,7 @@ pub use rivermark_operators::{
     StateValue, Stream, Timestamp, Value, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
     Windows, days, hours, millis, minutes, secs,
 };
-pub use rivermark_operators::{sink, source};
+pub use rivermark_operators::{sink, source, testing};
 
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {

@@ -12,7 +12,7 @@ use rivermark_checkpoint::{
     Checkpoints, Coordinator, Fetch, FlowId, Generation, Job as CoordinatorJob, KeyGroups, Manifest,
     Options as CoordinatorOptions, Store, TaskId, TaskState,
 };
-use rivermark_operators::batch::Origin;
+use rivermark_operators::batch::{Batch, Origin};
 use rivermark_operators::partitions::Partitions;
 use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
 use rivermark_operators::source::{ConnectorContext, Waker};
@@ -331,6 +331,7 @@ impl WorkerSeed {
             metrics: &self.shared.operators,
             watermarks: checkpoint.map_or(&none, |manifest| &manifest.watermarks),
             resources: Arc::clone(&environment.resources),
+            batch_capacity: Batch::<()>::CAPACITY,
             open_store: &mut open_store,
         })?;
         let wake = self.wake.clone();

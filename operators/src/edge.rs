@@ -66,15 +66,20 @@ pub struct Output<T> {
     consumers: Vec<Box<dyn Operator<T>>>,
     clone: Option<CloneBatch<T>>,
     buffer: Batch<T>,
+    capacity: usize,
     ended: bool,
     watermark: Timestamp,
 }
 
 impl<T> Output<T> {
-    /// An edge to `consumers`; more than one needs `clone`.
-    pub(crate) fn new(consumers: Vec<Box<dyn Operator<T>>>, clone: Option<CloneBatch<T>>) -> Self {
+    /// An edge to `consumers`; more than one needs `clone`. It is full with `capacity` records.
+    pub(crate) fn new(
+        consumers: Vec<Box<dyn Operator<T>>>,
+        clone: Option<CloneBatch<T>>,
+        capacity: usize,
+    ) -> Self {
         assert!(consumers.len() <= 1 || clone.is_some(), "a stream with several consumers must be cloneable");
-        Output { consumers, clone, buffer: Batch::new(), ended: false, watermark: Timestamp::MIN }
+        Output { consumers, clone, buffer: Batch::new(), capacity, ended: false, watermark: Timestamp::MIN }
     }
 
     /// Adds a record to the buffer; [`Output::send`] passes it on.
@@ -86,7 +91,7 @@ impl<T> Output<T> {
     /// Whether enough is buffered to be worth a [`Output::send`].
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.buffer.len() >= Batch::<T>::CAPACITY
+        self.buffer.len() >= self.capacity
     }
 
     /// Passes on what was buffered.

@@ -9,6 +9,7 @@
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
 //! | [`plan`], [`context`], [`partitions`] | what an engine needs to run a flow |
+//! | [`testing`] | a harness for operators, driven by hand |
 //!
 //! The crate describes and computes; it opens no file, starts no thread and reads no clock. Programs use it through the facade
 //! crate `rivermark`.
@@ -26,6 +27,7 @@ pub mod process;
 pub mod sink;
 pub mod source;
 pub mod stream;
+pub mod testing;
 pub mod time;
 pub mod watermark;
 pub mod window;

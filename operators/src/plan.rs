@@ -279,6 +279,8 @@ pub struct TaskEnvironment<'a> {
     pub watermarks: &'a std::collections::BTreeMap<String, i64>,
     /// Resources that sources and sinks look up, such as the embedded log.
     pub resources: Arc<Resources>,
+    /// How many records an operator collects before it passes them on: [`Batch::CAPACITY`](crate::Batch::CAPACITY) but for tests.
+    pub batch_capacity: usize,
     /// Opens an operator's state, restored where there is a checkpoint.
     pub open_store: &'a mut OpenStore<'a>,
 }
@@ -404,7 +406,7 @@ impl<'a> TaskBuilder<'a> {
         };
         let consumers = port.consumers.iter().map(take).collect();
         let clone = port.clone.as_ref().and_then(|clone| clone.downcast_ref::<CloneBatch<T>>().copied());
-        Output::new(consumers, clone)
+        Output::new(consumers, clone, self.environment.batch_capacity)
     }
 
     /// Attaches an operator as the consumer of input `input` of the node being built.

@@ -87,6 +87,19 @@ impl Flow {
         (self.stream(port), self.stream(port + 1))
     }
 
+    /// Adds a node without inputs and gives its first output. The factory gets the index of that output port.
+    pub(crate) fn add<T>(
+        &self,
+        spec: NodeSpec,
+        build: impl Fn(&mut TaskBuilder<'_>, usize) -> Result<()> + Send + Sync + 'static,
+    ) -> Stream<T> {
+        let mut graph = self.graph.borrow_mut();
+        let port = graph.next_port();
+        graph.add(spec, move |builder| build(builder, port));
+        drop(graph);
+        self.stream(port)
+    }
+
     fn stream<T>(&self, port: usize) -> Stream<T> {
         Stream { graph: Rc::clone(&self.graph), port, records: PhantomData }
     }
@@ -177,6 +190,16 @@ impl<T: Send + 'static> Stream<T> {
         graph.add(spec, move |builder| build(builder, port));
         drop(graph);
         self.at_port(port)
+    }
+
+    /// Adds a node that consumes this stream and gives none.
+    pub(crate) fn end_in(
+        self,
+        mut spec: NodeSpec,
+        build: impl Fn(&mut TaskBuilder<'_>) -> Result<()> + Send + Sync + 'static,
+    ) {
+        spec.inputs.insert(0, self.port);
+        self.graph.borrow_mut().add(spec, build);
     }
 
     /// Another output of the same flow.

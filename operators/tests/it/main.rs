@@ -1,0 +1,4 @@
+//! Operators under the harness: what they do record by record, watermark by watermark, and across restarts.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod harness;
