@@ -44,13 +44,13 @@ pub use rivermark_engine::{
     StateBackend, Status,
 };
 pub use rivermark_log as log;
-pub use rivermark_operators::process::{Context, ProcessFunction};
+pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{
     Aggregate, BoxError, DeadLetter, Error, Flow, Key, KeyedStream, Late, List, Map, Reducing, Result,
     StateValue, Stream, Timestamp, Value, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
     Windows, days, hours, millis, minutes, secs,
 };
-pub use rivermark_operators::{sink, source, testing};
+pub use rivermark_operators::{process, sink, source, testing, window};
 
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {

@@ -36,6 +36,16 @@ impl Origin {
         Origin((u64::from(partition) << 48) | offset)
     }
 
+    /// All of it, for keeping it in state.
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Origin::to_bits`] gave.
+    pub(crate) fn from_bits(bits: u64) -> Origin {
+        Origin(bits)
+    }
+
     /// The index of the source partition in the job's table, or `None` for a derived record.
     pub fn partition(self) -> Option<u16> {
         (self != Self::NONE).then_some((self.0 >> 48) as u16)

@@ -12,6 +12,7 @@ use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
 use crate::edge::{CloneBatch, Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::partitions::Partitions;
+use crate::process::{Side, SidePort, Sides};
 use crate::sink::ErasedCommitter;
 use crate::source::{ErasedSource, SourceTask};
 use crate::time::Timestamp;
@@ -63,6 +64,9 @@ pub struct Node {
     /// Whether its records carry event time and watermarks.
     pub(crate) event_time: bool,
     needs_event_time: bool,
+    has_sides: bool,
+    /// The side outputs that are read.
+    sides: Vec<SidePort>,
     idle_after: Option<Duration>,
     build: Box<Build>,
     pub(crate) source: Option<Arc<dyn ErasedSource>>,
@@ -77,11 +81,21 @@ pub(crate) struct NodeSpec {
     pub(crate) outputs: usize,
     pub(crate) needs_event_time: bool,
     pub(crate) gives_event_time: bool,
+    /// Whether it can have side outputs.
+    pub(crate) has_sides: bool,
 }
 
 impl NodeSpec {
     pub(crate) fn new(label: &'static str, kind: NodeKind, inputs: Vec<usize>, outputs: usize) -> Self {
-        NodeSpec { label, kind, inputs, outputs, needs_event_time: false, gives_event_time: false }
+        NodeSpec {
+            label,
+            kind,
+            inputs,
+            outputs,
+            needs_event_time: false,
+            gives_event_time: false,
+            has_sides: false,
+        }
     }
 }
 
@@ -118,6 +132,8 @@ impl Graph {
             upstream,
             event_time,
             needs_event_time: spec.needs_event_time,
+            has_sides: spec.has_sides,
+            sides: Vec::new(),
             idle_after: None,
             build: Box::new(build),
             source: None,
@@ -141,6 +157,16 @@ impl Graph {
             self.nodes[node].idle_after = Some(idle_after);
             nodes.extend(&self.nodes[node].upstream);
         }
+    }
+
+    /// The port of a side output of the node that `port` belongs to.
+    pub(crate) fn side_port<T: 'static>(&mut self, port: usize, side: Side<T>) -> usize {
+        let node = self.port_nodes[port];
+        let at = self.ports.len();
+        self.ports.push(Port::default());
+        self.port_nodes.push(node);
+        self.nodes[node].sides.push(SidePort::new(side, at));
+        at
     }
 
     pub(crate) fn next_exchange(&mut self) -> ExchangeId {
@@ -188,6 +214,19 @@ impl Graph {
                     "two operators are named `{}`: state is found by name, so give each its own with `.named(..)`",
                     node.name
                 )));
+            }
+            let mut sides = HashSet::new();
+            if let Some(side) = node.sides.iter().find(|side| !node.has_sides || !sides.insert(side.name)) {
+                return Err(problem(match node.has_sides {
+                    true => format!(
+                        "side output `{}` of `{}` is asked for twice: ask once, and clone the stream",
+                        side.name, node.name
+                    ),
+                    false => format!(
+                        "`{}` has no side outputs, and `{}` is asked for: only functions with state have them",
+                        node.name, side.name
+                    ),
+                }));
             }
             if node.needs_event_time && !node.event_time {
                 return Err(problem(format!(
@@ -421,6 +460,12 @@ impl<'a> TaskBuilder<'a> {
 
     pub(crate) fn add_inlet(&mut self, exchange: ExchangeId, inlet: impl Inlet + 'static) {
         self.tasks.inlets.push((exchange, Box::new(inlet)));
+    }
+
+    /// The side outputs of the node being built.
+    pub(crate) fn sides(&mut self) -> Sides {
+        let plan = self.plan;
+        Sides(plan.nodes[self.node].sides.iter().map(|side| side.open(self)).collect())
     }
 
     pub(crate) fn add_end(&mut self) {

@@ -7,6 +7,7 @@ use crate::edge::{Operator, Output, Signal};
 use crate::error::Result;
 use crate::exchange::{self, Keyed};
 use crate::plan::{NodeKind, NodeSpec};
+use crate::process::EventTimeOrder;
 use rivermark_state::{Key, hash_key};
 use std::sync::Arc;
 
@@ -22,13 +23,15 @@ impl<V: Send + 'static> Stream<V> {
             builder.attach(0, Keying { name: builder.name(), blame: builder.blame(), key: key.clone(), out });
             Ok(())
         });
-        KeyedStream { keyed }
+        KeyedStream { keyed, order: None }
     }
 }
 
 /// A stream whose records have a key. The records are still where they were read; what needs them by key moves them.
 pub struct KeyedStream<K, V> {
     pub(crate) keyed: Stream<Keyed<K, V>>,
+    /// Whether order matters to what follows.
+    pub(crate) order: Option<EventTimeOrder<K, V>>,
 }
 
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {

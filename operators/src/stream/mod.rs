@@ -11,6 +11,7 @@ pub use key_by::KeyedStream;
 
 use crate::error::Result;
 use crate::plan::{Graph, NodeKind, NodeSpec, Plan, TaskBuilder};
+use crate::process::Side;
 use crate::sink::{CommitterOf, Sink, Writing};
 use crate::source::{DeadLetter, Reading, Source};
 use std::cell::RefCell;
@@ -138,6 +139,13 @@ impl<T: Send + 'static> Stream<T> {
         graph.rename(node, name);
         drop(graph);
         self
+    }
+
+    /// A side output of the operator that this stream comes out of; see [`Side`]. An operator that has none is an error of
+    /// [`Flow::into_plan`].
+    pub fn side_output<S: Send + 'static>(&self, side: Side<S>) -> Stream<S> {
+        let port = self.graph.borrow_mut().side_port(self.port, side);
+        self.at_port(port)
     }
 
     /// Writes the stream to a sink, exactly once if the sink can.

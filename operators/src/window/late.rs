@@ -7,7 +7,7 @@ use crate::edge::{Output, Signal};
 use crate::error::Result;
 use std::sync::Arc;
 
-pub(super) struct LateRecords<K, V> {
+pub(crate) struct LateRecords<K, V> {
     out: Option<Output<Late<K, V>>>,
     metrics: Arc<OperatorMetrics>,
     /// Since this task was built; the checkpoint adds up those of all tasks and attempts.
@@ -15,11 +15,11 @@ pub(super) struct LateRecords<K, V> {
 }
 
 impl<K, V> LateRecords<K, V> {
-    pub(super) fn new(out: Option<Output<Late<K, V>>>, metrics: Arc<OperatorMetrics>) -> Self {
+    pub(crate) fn new(out: Option<Output<Late<K, V>>>, metrics: Arc<OperatorMetrics>) -> Self {
         LateRecords { out, metrics, count: 0 }
     }
 
-    pub(super) fn take(&mut self, stamp: Stamp, key: K, value: V, windows_missed: u64) {
+    pub(crate) fn take(&mut self, stamp: Stamp, key: K, value: V, windows_missed: u64) {
         self.count += 1;
         self.metrics.add_late(1);
         if let Some(out) = &mut self.out {
@@ -27,19 +27,19 @@ impl<K, V> LateRecords<K, V> {
         }
     }
 
-    pub(super) fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+    pub(crate) fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.as_mut().map_or(Ok(()), |out| out.send(cx))
     }
 
-    pub(super) fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.as_mut().map_or(Ok(()), |out| out.signal(signal, cx))
     }
 
-    pub(super) fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+    pub(crate) fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.as_mut().map_or(Ok(()), |out| out.flush(cx))
     }
 
-    pub(super) fn save(&self, parts: &mut CheckpointParts) {
+    pub(crate) fn save(&self, parts: &mut CheckpointParts) {
         parts.counters.push((Arc::clone(&self.metrics.name), self.count));
     }
 }

@@ -29,6 +29,7 @@ mod slices;
 
 pub use aggregate::{Aggregate, Count};
 pub use assign::{Window, Windows};
+pub(crate) use late::LateRecords;
 
 use crate::exchange::Keyed;
 use crate::plan::{NodeKind, NodeSpec};

@@ -1,13 +1,10 @@
 //! The harness itself: it shows what an operator does, and finds what is wrong with one.
 
+use crate::at;
 use rivermark_operators::process::{Context, ProcessFunction};
 use rivermark_operators::testing::{self, Harness, Mode};
 use rivermark_operators::{BoxError, Timestamp, Value, Watermarks, Windows, millis};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis)
-}
 
 const LAST: Value<i64> = Value::new("last");
 

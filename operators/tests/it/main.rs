@@ -2,3 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod harness;
+mod order;
+
+use rivermark_operators::Timestamp;
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}

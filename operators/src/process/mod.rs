@@ -1,0 +1,114 @@
+//! `process`: a function of the user's with state and event-time timers for each key.
+//!
+//! 1. A record is given to [`ProcessFunction::on_record`] with its key; the function reads and writes state under typed constants, sets
+//!    timers and emits records, all through its [`Context`].
+//! 2. When the watermark passes a timer's time, [`ProcessFunction::on_timer`] is called for its key: timers in order of time, then of
+//!    key. Setting one twice fires it once. One that is set at or below the watermark fires when the watermark next moves; one that
+//!    `on_timer` sets there fires in the same move, so a timer that sets itself again needs an end: at the end of a bounded stream the
+//!    watermark moves to the end of time.
+//! 3. At a barrier the state and timers that changed go into the checkpoint.
+//!
+//! Records of one source partition come in order; between partitions the order depends on the moment, so a function whose result depends
+//! on it is as deterministic as its input is partitioned by its key. [`KeyedStream::in_event_time_order`] makes the order a property of
+//! the log.
+
+mod order;
+mod running;
+mod side;
+mod state;
+
+pub(crate) use order::EventTimeOrder;
+pub use side::Side;
+pub(crate) use side::{SidePort, Sides};
+pub use state::{ListState, MapState, ReducingState, StateHandle, ValueState};
+
+use crate::batch::Stamp;
+use crate::edge::Output;
+use crate::error::BoxError;
+use crate::time::Timestamp;
+use rivermark_state::{Key, KeyedStore, TableId, Timers};
+
+/// A function over the records and timers of each key. Every worker has its own clone; what must survive belongs in state.
+pub trait ProcessFunction<K: Key, V>: Clone + Send + Sync + 'static {
+    /// What it emits.
+    type Out: Send + 'static;
+
+    /// Takes a record. An error stops the job and names the record.
+    fn on_record(&mut self, key: &K, record: V, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError>;
+
+    /// Takes a timer that is due. Default: nothing.
+    fn on_timer(
+        &mut self,
+        key: &K,
+        time: Timestamp,
+        cx: &mut Context<'_, K, Self::Out>,
+    ) -> Result<(), BoxError> {
+        let _ = (key, time, cx);
+        Ok(())
+    }
+}
+
+/// What a [`ProcessFunction`] may do while it is called.
+pub struct Context<'a, K: Key, Out> {
+    stamp: Stamp,
+    watermark: Timestamp,
+    hash: u64,
+    key: &'a K,
+    store: &'a mut KeyedStore,
+    timers: TableId<Timers<K>>,
+    has_event_time: bool,
+    out: &'a mut Output<Out>,
+    sides: &'a mut Sides,
+}
+
+impl<K: Key, Out> Context<'_, K, Out> {
+    /// The event time of the record, or of the timer.
+    pub fn time(&self) -> Timestamp {
+        self.stamp.time
+    }
+
+    /// The watermark of the operator. It depends on the moment: what is computed from it is not the same in a replay. In event-time order
+    /// it is the time of the record or timer in hand, and the same in every replay.
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// Emits a record with the event time of the record or timer in hand.
+    pub fn emit(&mut self, record: Out) {
+        self.out.push(self.stamp, record);
+    }
+
+    /// Emits a record to a side output, with the event time of the record or timer in hand. Where nobody reads that side output,
+    /// the record is dropped.
+    ///
+    /// # Panics
+    /// If the side output is read as another type than this one.
+    pub fn emit_to<S: 'static>(&mut self, side: Side<S>, record: S) {
+        self.sides.push(side, self.stamp, record);
+    }
+
+    /// The state of the key in hand under a typed constant.
+    pub fn state<H: StateHandle<K>>(&mut self, handle: H) -> H::State<'_> {
+        handle.of(self.store, self.hash, self.key)
+    }
+
+    /// Sets a timer for the key in hand. Setting the same time again changes nothing.
+    ///
+    /// # Errors
+    /// If the stream has no event time: nothing would ever make the timer due.
+    pub fn timer(&mut self, time: Timestamp) -> Result<(), BoxError> {
+        if !self.has_event_time {
+            return Err(
+                "a timer needs event time: call `.event_time(..)` on the stream before `.key_by(..)`".into(),
+            );
+        }
+        self.store.table(self.timers).register(time.millis(), self.hash, self.key)?;
+        Ok(())
+    }
+
+    /// Takes a timer back; one that was never set is no error.
+    pub fn delete_timer(&mut self, time: Timestamp) -> Result<(), BoxError> {
+        self.store.table(self.timers).delete(time.millis(), self.hash, self.key)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Event-time order: records wait for the watermark and run sorted by time, partition and offset.
+//!
+//! 1. A record waits in keyed state under its time. One whose time is below its own partition's watermark is late: a property of
+//!    the log, whatever the moment.
+//! 2. When the watermark moves to w, the records below w run, in order of time, then of partition and offset: every record of those times
+//!    has come, for the watermark is the least over the partitions.
+//! 3. Timers run in between, each before the records of its own time: a timer at t fires when all records below t have run.
+//!
+//! So what a function sees is a function of the log, with any number of workers and at any speed. The price is waiting for the
+//! watermark, and state for what waits.
+
+use crate::batch::{Origin, Stamp};
+use crate::exchange::Keyed;
+use crate::stream::{KeyedStream, Stream};
+use crate::time::Timestamp;
+use crate::window::Late;
+use rivermark_state::{Key, KeyedStore, StateError, StateValue, TableId, WindowTable};
+use std::sync::Arc;
+
+/// What a key's records of one time wait as.
+type Waiters<V> = Vec<(i64, u64, V)>;
+
+/// Records whose time has come.
+type Due<K, V> = Vec<(Stamp, Keyed<K, V>)>;
+
+/// What was made of a stream's late records.
+pub(crate) type UseLate<K, V> = Box<dyn FnOnce(Stream<Late<K, V>>)>;
+
+/// That a keyed stream's records run in event-time order.
+pub(crate) struct EventTimeOrder<K, V> {
+    /// Opens the state that records wait in; made where their type is known to be storable.
+    pub(super) open: Arc<OpenWaiting<K, V>>,
+    pub(super) late: Option<UseLate<K, V>>,
+}
+
+pub(super) type OpenWaiting<K, V> =
+    dyn Fn(&mut KeyedStore) -> Result<Box<dyn Waiting<K, V>>, StateError> + Send + Sync;
+
+/// Records that wait for their time.
+pub(super) trait Waiting<K, V> {
+    fn push(&self, store: &mut KeyedStore, stamp: &Stamp, record: Keyed<K, V>) -> Result<(), StateError>;
+    /// The time of the earliest.
+    fn next_time(&self, store: &mut KeyedStore) -> Option<Timestamp>;
+    /// Takes all records of one time, in order.
+    fn take(&self, store: &mut KeyedStore, time: Timestamp) -> Result<Due<K, V>, StateError>;
+}
+
+/// The waiting records by time, in a table of the operator's own state.
+struct ByTime<K: Key, V: StateValue>(TableId<WindowTable<i64, K, Waiters<V>>>);
+
+impl<K: Key, V: StateValue> Waiting<K, V> for ByTime<K, V> {
+    fn push(&self, store: &mut KeyedStore, stamp: &Stamp, record: Keyed<K, V>) -> Result<(), StateError> {
+        let Keyed { hash, key, value } = record;
+        let waiters = store.table(self.0).upsert(stamp.time.millis(), hash, &key, Vec::new)?;
+        waiters.push((stamp.watermark.millis(), stamp.origin.to_bits(), value));
+        Ok(())
+    }
+
+    fn next_time(&self, store: &mut KeyedStore) -> Option<Timestamp> {
+        store.table(self.0).namespaces().next().map(Timestamp::from_millis)
+    }
+
+    fn take(&self, store: &mut KeyedStore, time: Timestamp) -> Result<Due<K, V>, StateError> {
+        let mut records = Vec::new();
+        store.table(self.0).drain(time.millis(), |key, waiters| {
+            let hash = rivermark_state::hash_key(&key);
+            for (watermark, origin, value) in waiters {
+                let watermark = Timestamp::from_millis(watermark);
+                let stamp = Stamp { time, watermark, origin: Origin::from_bits(origin) };
+                records.push((stamp, Keyed { hash, key: key.clone(), value }));
+            }
+        })?;
+        // Stable: derived records, which have no origin, keep the order in which their key got them.
+        records.sort_by_key(|(stamp, _)| stamp.origin);
+        Ok(records)
+    }
+}
+
+impl<K: Key, V: StateValue> KeyedStream<K, V> {
+    /// Runs what follows in event-time order: for each key, records sorted by time, then by source partition and offset, with timers in
+    /// their place between. Its results are then the same in every replay, whatever the speed and the number of workers.
+    ///
+    /// Records wait for the watermark, in state. Late ones, whose time is below the watermark of their own partition, are counted and
+    /// dropped; [`KeyedStream::in_event_time_order_with_late_output`] gives them a stream of their own. Windows need no order and
+    /// ignore this.
+    pub fn in_event_time_order(self) -> Self {
+        self.ordered(None)
+    }
+
+    /// As [`KeyedStream::in_event_time_order`], with the late records as a side output: `|late| late.sink(..)`.
+    pub fn in_event_time_order_with_late_output(
+        self,
+        late: impl FnOnce(Stream<Late<K, V>>) + 'static,
+    ) -> Self {
+        self.ordered(Some(Box::new(late)))
+    }
+
+    fn ordered(self, late: Option<UseLate<K, V>>) -> Self {
+        let open = |store: &mut KeyedStore| -> Result<Box<dyn Waiting<K, V>>, StateError> {
+            Ok(Box::new(ByTime::<K, V>(store.window_table("in event-time order")?)))
+        };
+        KeyedStream { order: Some(EventTimeOrder { open: Arc::new(open), late }), ..self }
+    }
+}

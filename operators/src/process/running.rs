@@ -1,0 +1,280 @@
+//! The operator that runs a [`ProcessFunction`].
+
+use super::order::Waiting;
+use super::{Context, ProcessFunction, Sides};
+use crate::batch::{Batch, Stamp};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
+use crate::edge::{Operator, Output, Signal};
+use crate::error::{Error, Result};
+use crate::exchange::{Ahead, Keyed};
+use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
+use crate::stream::{KeyedStream, Stream};
+use crate::time::Timestamp;
+use crate::window::{Late, LateRecords};
+use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers};
+use std::sync::Arc;
+
+impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
+    /// Runs a function over each key's records and timers, with state of its own.
+    pub fn process<P: ProcessFunction<K, V>>(self, function: P) -> Stream<P::Out> {
+        self.process_as("process", function)
+    }
+
+    /// As [`KeyedStream::process`], for operators that are made of one: `label` names them in metrics and errors.
+    pub(crate) fn process_as<P: ProcessFunction<K, V>>(
+        mut self,
+        label: &'static str,
+        function: P,
+    ) -> Stream<P::Out> {
+        let order = self.order.take();
+        let (open, late) = order.map_or((None, None), |order| (Some(order.open), order.late));
+        let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
+        spec.needs_event_time = open.is_some();
+        spec.has_sides = true;
+        let has_late = late.is_some();
+        let out = self.exchanged().then(spec, move |builder, port| {
+            let late = builder.output::<Late<K, V>>(port + 1);
+            let late = LateRecords::new(has_late.then_some(late), builder.metrics());
+            let mut processing = Processing::open(builder, port, function.clone())?;
+            if let Some(open) = &open {
+                let waiting = open(&mut processing.core.store);
+                let waiting = waiting.map_err(processing.core.failed("opening the records that wait"))?;
+                processing.order = Some(Ordering { waiting, late });
+            }
+            builder.attach::<Keyed<K, V>>(0, processing);
+            Ok(())
+        });
+        if let Some(late) = late {
+            late(out.at_port(out.port() + 1));
+        }
+        out
+    }
+}
+
+struct Processing<K: Key, V, P: ProcessFunction<K, V>> {
+    core: Core<K, P, P::Out>,
+    /// In event-time order.
+    order: Option<Ordering<K, V>>,
+}
+
+struct Ordering<K, V> {
+    waiting: Box<dyn Waiting<K, V>>,
+    late: LateRecords<K, V>,
+}
+
+/// The function and what it uses.
+struct Core<K: Key, P, Out> {
+    name: Arc<str>,
+    blame: BlameCell,
+    metrics: Arc<OperatorMetrics>,
+    function: P,
+    store: KeyedStore,
+    ahead: Ahead,
+    timers: TableId<Timers<K>>,
+    has_event_time: bool,
+    watermark: Timestamp,
+    out: Output<Out>,
+    sides: Sides,
+}
+
+impl<K: Key, P, Out: 'static> Core<K, P, Out> {
+    fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, P, Out> {
+        let name = Arc::clone(&self.name);
+        move |e| Error::state(&name, attempt, e)
+    }
+
+    /// Calls the function on a record at the operator's watermark.
+    fn run<V>(
+        &mut self,
+        stamp: &Stamp,
+        watermark: Timestamp,
+        record: Keyed<K, V>,
+        watch: &mut Watch<'_>,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()>
+    where
+        P: ProcessFunction<K, V, Out = Out>,
+    {
+        watch.at(stamp);
+        let Keyed { hash, key, value } = record;
+        let mut context = Context {
+            stamp: *stamp,
+            watermark,
+            hash,
+            key: &key,
+            store: &mut self.store,
+            timers: self.timers,
+            has_event_time: self.has_event_time,
+            out: &mut self.out,
+            sides: &mut self.sides,
+        };
+        self.function.on_record(&key, value, &mut context).map_err(|e| watch.fail(e))?;
+        self.send_if_full(cx)
+    }
+
+    /// Takes the earliest timer up to `until` and calls the function on it. Answers whether there was one.
+    fn fire<V>(
+        &mut self,
+        until: Timestamp,
+        watermark: Option<Timestamp>,
+        watch: &mut Watch<'_>,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<bool>
+    where
+        P: ProcessFunction<K, V, Out = Out>,
+    {
+        let due = self.store.table(self.timers).pop(until.millis());
+        let due = due.map_err(self.failed("taking the timers that are due"))?;
+        let Some((time, hash, key)) = due else { return Ok(false) };
+        let stamp = Stamp::derived(Timestamp::from_millis(time));
+        watch.at(&stamp);
+        let mut context = Context {
+            stamp,
+            watermark: watermark.unwrap_or(stamp.time),
+            hash,
+            key: &key,
+            store: &mut self.store,
+            timers: self.timers,
+            has_event_time: self.has_event_time,
+            out: &mut self.out,
+            sides: &mut self.sides,
+        };
+        self.function.on_timer(&key, stamp.time, &mut context).map_err(|e| watch.fail(e))?;
+        self.send_if_full(cx)?;
+        Ok(true)
+    }
+
+    #[inline]
+    fn send_if_full(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.out.is_full() { self.send(cx) } else { Ok(()) }
+    }
+
+    fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.sides.send(cx)?;
+        self.out.send(cx)
+    }
+}
+
+impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
+    fn open(builder: &mut TaskBuilder<'_>, port: usize, function: P) -> Result<Self> {
+        let name = builder.name();
+        let mut store = builder.open_store()?;
+        let timers = store.timers("timers").map_err(|e| Error::state(&name, "opening the timers", e))?;
+        let core = Core {
+            name,
+            blame: builder.blame(),
+            metrics: builder.metrics(),
+            function,
+            store,
+            ahead: Ahead::default(),
+            timers,
+            has_event_time: builder.has_event_time(),
+            watermark: builder.restored_watermark(),
+            out: builder.output::<P::Out>(port),
+            sides: builder.sides(),
+        };
+        Ok(Processing { core, order: None })
+    }
+
+    /// Runs what is due when the watermark moves to `watermark`.
+    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+        let core = &mut self.core;
+        let (blame, name) = (core.blame.clone(), Arc::clone(&core.name));
+        let mut watch = blame.watch(&name);
+        match &self.order {
+            None => while core.fire::<V>(watermark, Some(watermark), &mut watch, cx)? {},
+            Some(order) => advance_in_order(core, &*order.waiting, watermark, &mut watch, cx)?,
+        }
+        core.watermark = watermark;
+        core.store.maintain().map_err(core.failed("keeping to the memory budget"))
+    }
+}
+
+/// Runs records below the watermark and timers up to it, in order of time; timers first.
+fn advance_in_order<K: Key, V, P: ProcessFunction<K, V>>(
+    core: &mut Core<K, P, P::Out>,
+    waiting: &dyn Waiting<K, V>,
+    watermark: Timestamp,
+    watch: &mut Watch<'_>,
+    cx: &mut TaskContext<'_>,
+) -> Result<()> {
+    loop {
+        // At the end of time nothing more can come: its own records run too.
+        let is_due = |time: &Timestamp| *time < watermark || watermark == Timestamp::MAX;
+        let record = waiting.next_time(&mut core.store).filter(is_due);
+        let fired = core.fire::<V>(record.unwrap_or(watermark), None, watch, cx)?;
+        match record {
+            _ if fired => {}
+            None => return Ok(()),
+            Some(time) => {
+                let records = waiting.take(&mut core.store, time);
+                let records = records.map_err(core.failed("taking the records that are due"))?;
+                for (stamp, record) in records {
+                    core.run(&stamp, time, record, watch, cx)?;
+                }
+            }
+        }
+    }
+}
+
+impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, V, P> {
+    fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let core = &mut self.core;
+        core.metrics.add_in(batch.len());
+        core.ahead.begin(batch, &core.store);
+        let (blame, name) = (core.blame.clone(), Arc::clone(&core.name));
+        let mut watch = blame.watch(&name);
+        match &mut self.order {
+            None => batch.try_drain(|stamp, record| {
+                core.ahead.step(&core.store);
+                core.run(stamp, core.watermark, record, &mut watch, cx)
+            })?,
+            Some(Ordering { waiting, late }) => {
+                let failed = core.failed("letting a record wait for its time");
+                batch.try_drain(|stamp, record| {
+                    if stamp.time < stamp.watermark {
+                        late.take(*stamp, record.key, record.value, 1);
+                        return Ok(());
+                    }
+                    waiting.push(&mut core.store, stamp, record).map_err(&failed)
+                })?;
+                late.send(cx)?;
+            }
+        }
+        drop(watch);
+        core.store.maintain().map_err(core.failed("keeping to the memory budget"))?;
+        core.send(cx)
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        match signal {
+            // After a restart the first watermarks may be older than the restored one.
+            Signal::Watermark(watermark) if watermark <= self.core.watermark => return Ok(()),
+            Signal::Watermark(watermark) => {
+                self.advance(watermark, cx)?;
+                self.core.metrics.set_watermark(watermark);
+            }
+            Signal::Barrier(epoch) => {
+                let core = &mut self.core;
+                cx.parts.add_state(&core.name, &mut core.store, epoch, core.watermark)?;
+                if let Some(order) = &self.order {
+                    order.late.save(cx.parts);
+                }
+            }
+            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
+        }
+        if let Some(order) = &mut self.order {
+            order.late.signal(signal, cx)?;
+        }
+        self.core.sides.signal(signal, cx)?;
+        self.core.out.signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if let Some(order) = &mut self.order {
+            order.late.flush(cx)?;
+        }
+        self.core.sides.flush(cx)?;
+        self.core.out.flush(cx)
+    }
+}

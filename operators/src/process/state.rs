@@ -1,0 +1,170 @@
+//! Keyed state as functions use it: under a typed constant, for the key in hand.
+
+use crate::error::BoxError;
+use rivermark_state::{
+    Key, KeyedStore, List, ListTable, Map, MapTable, Reducing, StateError, StateValue, Value, ValueTable,
+};
+
+/// A typed constant that names keyed state: [`Value`], [`List`], [`Map`] or [`Reducing`].
+pub trait StateHandle<K: Key> {
+    /// Access to the state of one key.
+    type State<'a>;
+
+    /// The state of `key`.
+    fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> Self::State<'a>;
+}
+
+/// One value of one key.
+pub struct ValueState<'a, K: Key, T: StateValue> {
+    table: Result<&'a mut ValueTable<K, T>, StateError>,
+    hash: u64,
+    key: &'a K,
+}
+
+impl<'a, K: Key, T: StateValue> ValueState<'a, K, T> {
+    /// The value, if there is one.
+    pub fn get(self) -> Result<Option<T>, BoxError> {
+        Ok(self.table?.get(self.hash, self.key)?.cloned())
+    }
+
+    /// Sets the value.
+    pub fn set(self, value: T) -> Result<(), BoxError> {
+        Ok(self.table?.set(self.hash, self.key, value)?)
+    }
+
+    /// Changes the value in place, beginning with `initial` where there is none: one look-up for reading and writing.
+    pub fn update<R>(
+        self,
+        initial: impl FnOnce() -> T,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, BoxError> {
+        Ok(change(self.table?.upsert(self.hash, self.key, initial)?))
+    }
+
+    /// Removes the value.
+    pub fn clear(self) -> Result<(), BoxError> {
+        self.table?.remove(self.hash, self.key)?;
+        Ok(())
+    }
+}
+
+impl<K: Key, T: StateValue> StateHandle<K> for Value<T> {
+    type State<'a> = ValueState<'a, K, T>;
+
+    fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ValueState<'a, K, T> {
+        ValueState { table: store.value(self), hash, key }
+    }
+}
+
+/// One value of one key, that new values are merged into.
+pub struct ReducingState<'a, K: Key, T: StateValue> {
+    table: Result<&'a mut ValueTable<K, T>, StateError>,
+    hash: u64,
+    key: &'a K,
+}
+
+impl<'a, K: Key, T: StateValue> ReducingState<'a, K, T> {
+    /// The value, if there is one.
+    pub fn get(self) -> Result<Option<T>, BoxError> {
+        Ok(self.table?.get(self.hash, self.key)?.cloned())
+    }
+
+    /// Merges `value` in by `reduce`; it becomes the value where there is none.
+    pub fn add(self, value: T, reduce: impl FnOnce(&mut T, T)) -> Result<(), BoxError> {
+        self.table?.reduce(self.hash, self.key, value, reduce)?;
+        Ok(())
+    }
+
+    /// Removes the value.
+    pub fn clear(self) -> Result<(), BoxError> {
+        self.table?.remove(self.hash, self.key)?;
+        Ok(())
+    }
+}
+
+impl<K: Key, T: StateValue> StateHandle<K> for Reducing<T> {
+    type State<'a> = ReducingState<'a, K, T>;
+
+    fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ReducingState<'a, K, T> {
+        ReducingState { table: store.reducing(self), hash, key }
+    }
+}
+
+/// A list of one key.
+pub struct ListState<'a, K: Key, T: StateValue> {
+    table: Result<&'a mut ListTable<K, T>, StateError>,
+    hash: u64,
+    key: &'a K,
+}
+
+impl<'a, K: Key, T: StateValue> ListState<'a, K, T> {
+    /// All elements, in the order in which they were added.
+    pub fn get(self) -> Result<Vec<T>, BoxError> {
+        Ok(self.table?.get(self.hash, self.key)?.to_vec())
+    }
+
+    /// Adds an element at the end, without reading what is there.
+    pub fn push(self, element: T) -> Result<(), BoxError> {
+        Ok(self.table?.append(self.hash, self.key, element)?)
+    }
+
+    /// Removes all elements.
+    pub fn clear(self) -> Result<(), BoxError> {
+        self.table?.clear(self.hash, self.key)?;
+        Ok(())
+    }
+}
+
+impl<K: Key, T: StateValue> StateHandle<K> for List<T> {
+    type State<'a> = ListState<'a, K, T>;
+
+    fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ListState<'a, K, T> {
+        ListState { table: store.list(self), hash, key }
+    }
+}
+
+/// A map of one key. Each entry is read and written alone.
+pub struct MapState<'a, K: Key, M: Key, T: StateValue> {
+    table: Result<&'a mut MapTable<K, M, T>, StateError>,
+    hash: u64,
+    key: &'a K,
+}
+
+impl<'a, K: Key, M: Key, T: StateValue> MapState<'a, K, M, T> {
+    /// The entry under `at`, if there is one.
+    pub fn get(self, at: &M) -> Result<Option<T>, BoxError> {
+        Ok(self.table?.get(self.hash, self.key, at)?.cloned())
+    }
+
+    /// Sets the entry under `at`.
+    pub fn put(self, at: M, value: T) -> Result<(), BoxError> {
+        Ok(self.table?.put(self.hash, self.key, at, value)?)
+    }
+
+    /// Removes the entry under `at`.
+    pub fn remove(self, at: &M) -> Result<(), BoxError> {
+        self.table?.remove(self.hash, self.key, at)?;
+        Ok(())
+    }
+
+    /// All entries, in no particular order.
+    pub fn entries(self) -> Result<Vec<(M, T)>, BoxError> {
+        let mut entries = Vec::new();
+        self.table?.for_each(self.hash, self.key, |at, value| entries.push((at.clone(), value.clone())))?;
+        Ok(entries)
+    }
+
+    /// Removes all entries.
+    pub fn clear(self) -> Result<(), BoxError> {
+        self.table?.clear(self.hash, self.key)?;
+        Ok(())
+    }
+}
+
+impl<K: Key, M: Key, T: StateValue> StateHandle<K> for Map<M, T> {
+    type State<'a> = MapState<'a, K, M, T>;
+
+    fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> MapState<'a, K, M, T> {
+        MapState { table: store.map(self), hash, key }
+    }
+}
