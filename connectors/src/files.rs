@@ -6,7 +6,7 @@ use rivermark_operators::source::{
 use rivermark_operators::{BoxError, Timestamp};
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,12 @@ fn open<'a>(
     partition: u32,
     position: Option<&[u8]>,
 ) -> Result<(&'a Path, File, Place), BoxError> {
-    let path = &files[partition as usize];
+    let path = files.get(partition as usize).ok_or_else(|| {
+        format!(
+            "the checkpoint goes on in file {partition}, and there are {} now: files may be added behind the others, never removed",
+            files.len()
+        )
+    })?;
     let file = File::open(path).map_err(opening(path))?;
     Ok((path, file, position.map_or(Ok(Place::default()), Place::decode)?))
 }
@@ -112,54 +117,75 @@ impl<T: DeserializeOwned + Send + 'static> Source for CsvSource<T> {
     ) -> Result<CsvReader<T>, BoxError> {
         let (path, file, place) = open(&self.files, partition, position)?;
         let mut reader = csv::Reader::from_reader(file);
-        let headers =
-            reader.headers().map_err(|e| format!("reading the header of {}: {e}", path.display()))?.clone();
+        let headers = reader.byte_headers();
+        let headers = headers.map_err(|e| format!("reading the header of {}: {e}", path.display()))?.clone();
         if place.byte > 0 {
             let mut to = csv::Position::new();
             to.set_byte(place.byte).set_line(place.line).set_record(place.record);
             reader.seek(to)?;
         }
         Ok(CsvReader {
+            path: path.to_owned(),
             reader,
             headers,
             record: place.record,
-            row: csv::StringRecord::new(),
+            row: csv::ByteRecord::new(),
             records: PhantomData,
         })
     }
 }
 
 /// Reads one CSV file.
-pub struct CsvReader<T> {
-    reader: csv::Reader<File>,
-    headers: csv::StringRecord,
+pub struct CsvReader<T, R = File> {
+    path: PathBuf,
+    reader: csv::Reader<R>,
+    headers: csv::ByteRecord,
     /// How many records lie before.
     record: u64,
-    row: csv::StringRecord,
+    row: csv::ByteRecord,
     records: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> SourceReader<T> for CsvReader<T> {
+impl<T, R> CsvReader<T, R> {
+    /// The bytes of a row as they are in the file, without the end of the line.
+    fn raw(&self, from: u64, to: u64) -> Result<Vec<u8>, BoxError> {
+        let failed = |e| format!("reading bytes {from} to {to} of {} again: {e}", self.path.display());
+        let mut bytes = Vec::new();
+        let mut file = File::open(&self.path).map_err(failed)?;
+        file.seek(SeekFrom::Start(from)).map_err(failed)?;
+        file.take(to - from).read_to_end(&mut bytes).map_err(failed)?;
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        bytes.truncate(bytes.iter().rposition(|byte| !is_end(byte)).map_or(0, |last| last + 1));
+        Ok(bytes.into_iter().skip_while(is_end).collect())
+    }
+}
+
+impl<T: DeserializeOwned, R: Read + Seek> SourceReader<T> for CsvReader<T, R> {
     fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
         for _ in 0..max {
             let before = self.reader.position().clone();
-            let read = self.reader.read_record(&mut self.row);
-            let decoded = match read {
+            let decoded = match self.reader.read_byte_record(&mut self.row) {
                 Ok(false) => return Ok(Polled::Ended),
                 Ok(true) => self.row.deserialize(Some(&self.headers)),
+                // Nothing is known of the row, nor of those behind it.
+                Err(e) if e.is_io_error() => {
+                    let (path, byte) = (self.path.display(), before.byte());
+                    return Err(format!("reading {path} at byte {byte}: {e}").into());
+                }
                 Err(e) => Err(e),
             };
+            let after = self.reader.position().byte();
             match decoded {
                 Ok(value) => records.push(self.record, Timestamp::MIN, value),
                 Err(e) => {
-                    let bytes = self.row.iter().collect::<Vec<_>>().join(",");
-                    if let Err(e) = records.undecodable(self.record, None, Some(bytes.as_bytes()), e) {
+                    let raw = self.raw(before.byte(), after)?;
+                    if let Err(e) = records.undecodable(self.record, None, Some(&raw), e) {
                         self.reader.seek(before)?;
                         return Err(e);
                     }
                 }
             }
-            records.add_bytes(self.reader.position().byte() - before.byte());
+            records.add_bytes(after - before.byte());
             self.record += 1;
         }
         Ok(Polled::Ready)
@@ -232,5 +258,49 @@ impl<T: DeserializeOwned> SourceReader<T> for JsonLinesReader<T> {
 
     fn position(&self) -> Vec<u8> {
         self.place.encode()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rivermark_operators::Batch;
+    use std::io;
+
+    /// A file on a disk that fails from some byte on.
+    struct Failing(io::Cursor<Vec<u8>>, u64);
+
+    impl Read for Failing {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let left = self.1.saturating_sub(self.0.position()) as usize;
+            if left == 0 {
+                return Err(io::Error::other("bad sector"));
+            }
+            let some = bytes.len().min(left);
+            self.0.read(&mut bytes[..some])
+        }
+    }
+
+    impl Seek for Failing {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_no_bad_row_and_no_end() {
+        let file = Failing(io::Cursor::new(b"a,b\n1,2\n3,4\n5,6\n".to_vec()), 10);
+        let mut reader = csv::Reader::from_reader(file);
+        let headers = reader.byte_headers().unwrap().clone();
+        let (path, row) = (PathBuf::from("/data/rows.csv"), csv::ByteRecord::new());
+        let mut reader: CsvReader<(u8, u8), Failing> =
+            CsvReader { path, reader, headers, record: 0, row, records: PhantomData };
+        let mut batch = Batch::new();
+        let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
+        assert!(
+            error.contains("reading /data/rows.csv at byte 8: ") && error.contains("bad sector"),
+            "{error}"
+        );
+        assert_eq!(batch.values(), [(1, 2)]);
     }
 }

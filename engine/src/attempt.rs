@@ -36,7 +36,7 @@ pub(crate) enum Over {
     Badly {
         /// Why.
         error: Error,
-        /// Whether trying again is pointless: another process runs the flow.
+        /// Whether trying again is pointless: another process runs the flow, or it cannot run as it is described.
         is_final: bool,
     },
 }
@@ -232,7 +232,10 @@ impl Attempt {
             // Whoever asked may have stopped waiting.
             let _ = answer.send(Err(error.to_string()));
         }
-        Some(Over::Badly { error: self.failure.take().unwrap_or(error), is_final: false })
+        let error = self.failure.take().unwrap_or(error);
+        // A flow that cannot run as it is described will not run the next time either.
+        let is_final = matches!(error, Error::Flow { .. });
+        Some(Over::Badly { error, is_final })
     }
 
     fn perform(&mut self, now: Duration, action: Action, events: &mut Vec<Event>) -> Result<Option<Over>> {
@@ -399,15 +402,16 @@ impl Attempt {
 
     /// Finds partitions that the table does not have yet, and has them read from the source's configured start.
     fn discover(&mut self) -> Result<()> {
-        let known: std::collections::HashSet<(Arc<str>, u32)> =
-            self.partitions.all().iter().map(|p| (Arc::clone(&p.source), p.number)).collect();
+        let known: HashMap<(Arc<str>, u32), Arc<PartitionEntry>> =
+            self.partitions.all().into_iter().map(|p| ((Arc::clone(&p.source), p.number), p)).collect();
         let environment = Arc::clone(&self.environment);
         for (name, source) in environment.plan.sources() {
             let found = source
                 .partitions(&environment.connector(name))
                 .map_err(|e| Error::source(name, "listing its partitions", e))?;
             for partition in found {
-                if known.contains(&(Arc::clone(name), partition.number)) {
+                if let Some(entry) = known.get(&(Arc::clone(name), partition.number)) {
+                    environment.check_same(entry, &partition.name)?;
                     continue;
                 }
                 environment.check_partitions(self.partitions.all().len() + 1)?;

@@ -13,7 +13,7 @@ use rivermark_checkpoint::{
     Options as CoordinatorOptions, Store, TaskId, TaskState,
 };
 use rivermark_operators::batch::{Batch, Origin};
-use rivermark_operators::partitions::Partitions;
+use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
 use rivermark_operators::source::{ConnectorContext, Waker};
 use rivermark_operators::{BoxError, Error, Result};
@@ -188,6 +188,19 @@ impl Environment {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Whether a partition is still what it was when it was first read: its offsets mean nothing anywhere else.
+    pub(crate) fn check_same(&self, entry: &PartitionEntry, name: &str) -> Result<()> {
+        if entry.name == name {
+            return Ok(());
+        }
+        let problem = format!(
+            "partition {} of source `{}` was `{}` when it was read first, and is `{name}` now; leave the order of partitions as it was, \
+             or give the source another name with `.named(..)`, or raise the flow's version to begin anew",
+            entry.number, entry.source, entry.name
+        );
+        Err(Error::Flow { flow: self.flow().to_string(), problem })
     }
 
     pub(crate) fn check_partitions(&self, partitions: usize) -> Result<()> {

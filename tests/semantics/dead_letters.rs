@@ -1,9 +1,12 @@
 //! Records that cannot be decoded: kept with where they were, or an error; never skipped.
 
 use crate::support::Lab;
-use rivermark::connectors::{Collect, LogSource};
+use rivermark::connectors::{Collect, CsvSource, JsonLinesSource, LogSource};
 use rivermark::log::{RecordBatch, TopicOptions};
-use rivermark::{DeadLetter, StateBackend, Timestamp, Watermarks, Windows, millis};
+use rivermark::source::Source;
+use rivermark::{
+    DeadLetter, Engine, Flow, Options, Restart, StateBackend, Timestamp, Watermarks, Windows, millis,
+};
 
 /// Numbers as JSON in two partitions, with two records that are none.
 fn lab(workers: usize) -> Lab {
@@ -75,4 +78,63 @@ fn without_a_dead_letter_output_the_job_stops_at_the_record_and_names_its_place(
     let error = lab.engine().run(flow).unwrap_err().to_string();
     let places = ["numbers[0] offset 2", "numbers[1] offset 1"];
     assert!(places.iter().any(|place| error.contains(place)), "{error}");
+}
+
+/// The good rows and the bytes of the bad ones of a file.
+fn read_file<S: Source<Item = (u32, String)>>(source: S) -> (Vec<(u32, String)>, Vec<(u64, Vec<u8>)>) {
+    let lab = Lab::new(1, StateBackend::Memory);
+    let (flow, rows, dead) = (lab.flow(), Collect::new(), Collect::new());
+    let (decoded, letters) = flow.source_with_dead_letters(source);
+    decoded.sink(rows.clone());
+    letters.map(|letter| (letter.offset, letter.value.unwrap())).sink(dead.clone());
+    lab.engine().run(flow).unwrap();
+    (rows.rows(), dead.rows())
+}
+
+#[test]
+fn bad_rows_of_files_are_kept_byte_by_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let (csv, json) = (directory.path().join("rows.csv"), directory.path().join("rows.jsonl"));
+    let rows = b"id,name\n1,one\n\n2,\"tw\"\"o\",3\nthree,x\n4,\xff\n5,\"fi\nve\"\n";
+    std::fs::write(&csv, rows).unwrap();
+    let (good, bad) = read_file(CsvSource::file(csv));
+    assert_eq!(good, [(1, "one".to_string()), (5, "fi\nve".to_string())]);
+    let expected = [(1, &b"2,\"tw\"\"o\",3"[..]), (2, b"three,x"), (3, b"4,\xff")];
+    assert_eq!(bad, expected.map(|(at, bytes)| (at, bytes.to_vec())));
+
+    std::fs::write(&json, b"[1,\"one\"]\n{\n[2,\"\xff\"]\n[5,\"five\"]").unwrap();
+    let (good, bad) = read_file(JsonLinesSource::file(json));
+    assert_eq!(good, [(1, "one".to_string()), (5, "five".to_string())]);
+    assert_eq!(bad, [(1, b"{".to_vec()), (2, b"[2,\"\xff\"]".to_vec())]);
+}
+
+#[test]
+fn files_that_changed_places_since_the_checkpoint_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().workers(1).restart(Restart::Never);
+    let engine = Engine::open_with(directory.path().join("data"), options).unwrap();
+    let file = |name: &str, rows: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("id,name\n{rows}")).unwrap();
+        path
+    };
+    let (a, b) = (file("a.csv", "1,one\n"), file("b.csv", "2,two\n3,three\n"));
+    let rows = Collect::new();
+    let run = |files: &[&std::path::PathBuf]| {
+        let flow = Flow::new("files");
+        flow.source(CsvSource::<(u32, String)>::files(files.iter().copied())).sink(rows.clone());
+        engine.run(flow).map(|_| ())
+    };
+    run(&[&a, &b]).unwrap();
+    let error = run(&[&b, &a]).unwrap_err().to_string();
+    assert!(
+        error.contains(
+            "partition 0 of source `source-1` was `a.csv` when it was read first, and is `b.csv` now"
+        ),
+        "{error}"
+    );
+    let error = run(&[&a]).unwrap_err().to_string();
+    assert!(error.contains("goes on in file 1, and there are 1 now"), "{error}");
+    run(&[&a, &b, &file("c.csv", "4,four\n")]).unwrap();
+    assert_eq!(rows.rows().len(), 4);
 }
