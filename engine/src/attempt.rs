@@ -41,6 +41,16 @@ pub(crate) enum Over {
     },
 }
 
+impl Over {
+    /// The same, final if told so.
+    fn or_final(self, told: bool) -> Over {
+        match self {
+            Over::Badly { error, is_final } => Over::Badly { error, is_final: is_final || told },
+            well => well,
+        }
+    }
+}
+
 /// The attempt; see the module's page.
 pub(crate) struct Attempt {
     environment: Arc<Environment>,
@@ -291,10 +301,9 @@ impl Attempt {
                 self.send_all(|| Command::End);
             }
             Action::Fail { failure } => {
-                let is_final = matches!(failure, Failure::Fenced { .. });
-                let error = self.failure.take();
-                let error = error.unwrap_or_else(|| self.environment.error("running", failure));
-                return Ok(Some(Over::Badly { error, is_final }));
+                let is_fenced = matches!(failure, Failure::Fenced { .. });
+                let error = self.environment.error("running", failure);
+                return Ok(self.fail(error).map(|over| over.or_final(is_fenced)));
             }
         }
         Ok(None)

@@ -206,7 +206,7 @@ impl KeyedStore {
     /// As [`value_table`](Self::value_table).
     pub fn window_table<N: Namespace, K: Key, A: StateValue>(
         &mut self,
-        name: &'static str,
+        name: &str,
     ) -> Result<TableId<WindowTable<N, K, A>>> {
         let schema = format!("{} -> {} -> {}", type_name::<N>(), type_name::<K>(), type_name::<A>());
         self.open_table(name, StateKind::Window, schema, N::WIDTH, |scope, _| WindowTable::open(scope))
@@ -329,6 +329,12 @@ impl KeyedStore {
         self.tables.push(Box::new(table));
         self.types.push(TypeId::of::<T>());
         Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
+    }
+
+    /// The states that the snapshots hold and that nothing has opened, by name. They are carried over into the next snapshots.
+    pub fn unopened(&self) -> impl Iterator<Item = &str> {
+        let is_open = |id: u16| self.tables.iter().any(|table| table.scope().id == id);
+        self.known.iter().filter(move |table| !is_open(table.id)).map(|table| table.name.as_str())
     }
 
     /// The directory entry of a table, new if the name is.

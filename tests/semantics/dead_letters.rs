@@ -80,8 +80,11 @@ fn without_a_dead_letter_output_the_job_stops_at_the_record_and_names_its_place(
     assert!(places.iter().any(|place| error.contains(place)), "{error}");
 }
 
-/// The good rows and the bytes of the bad ones of a file.
-fn read_file<S: Source<Item = (u32, String)>>(source: S) -> (Vec<(u32, String)>, Vec<(u64, Vec<u8>)>) {
+type Row = (u32, String);
+/// Offset and bytes.
+type BadRow = (u64, Vec<u8>);
+
+fn read_file<S: Source<Item = Row>>(source: S) -> (Vec<Row>, Vec<BadRow>) {
     let lab = Lab::new(1, StateBackend::Memory);
     let (flow, rows, dead) = (lab.flow(), Collect::new(), Collect::new());
     let (decoded, letters) = flow.source_with_dead_letters(source);

@@ -7,6 +7,7 @@ mod dead_letters;
 mod discovery;
 mod durability;
 mod extremes;
+mod geometry;
 mod lateness;
 mod model;
 mod operators;

@@ -1,12 +1,14 @@
 //! What windows compute: an aggregate is a monoid of accumulators with a way in and a way out.
 
 use rivermark_state::StateValue;
+use std::any::type_name;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// An aggregation over the records of a window.
 ///
-/// Accumulators are merged across slices and, before the exchange, across records of one worker, so `merge` must be associative
-/// and commutative and agree with `add`: adding a record to an accumulator is the same as merging with one that holds only it.
+/// Accumulators are merged across slices, sessions and, one day, before the exchange, so `merge` must be associative and commutative
+/// and agree with `add`: adding a record to an accumulator is the same as merging with one that holds only it.
 /// (Flink's `AggregateFunction`; Jesus et al., "A Survey of Distributed Data Aggregation Algorithms", 2015.)
 pub trait Aggregate<V>: Clone + Send + Sync + 'static {
     /// What is kept a key and slice.
@@ -68,7 +70,32 @@ pub(crate) trait Combine<N>: Clone + 'static {
     fn combine(a: N, b: N) -> N;
 }
 
-/// The sum; integers that would overflow panic, which stops the job.
+/// A number that can be added up: the integers, `f32`, `f64` and `Duration`, or one's own.
+pub trait Summand: StateValue + Sync {
+    /// The sum of both, or `None` if it is out of range.
+    fn plus(self, other: Self) -> Option<Self>;
+}
+
+macro_rules! summands {
+    ($($checked:ty),*; $($float:ty),*) => {
+        $(impl Summand for $checked {
+            #[inline]
+            fn plus(self, other: Self) -> Option<Self> {
+                self.checked_add(other)
+            }
+        })*
+        $(impl Summand for $float {
+            #[inline]
+            fn plus(self, other: Self) -> Option<Self> {
+                Some(self + other)
+            }
+        })*
+    };
+}
+
+summands!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, Duration; f32, f64);
+
+/// The sum; one that is out of range panics, which stops the job.
 #[derive(Clone)]
 pub(crate) struct Sum;
 /// The lesser.
@@ -78,10 +105,10 @@ pub(crate) struct Min;
 #[derive(Clone)]
 pub(crate) struct Max;
 
-impl<N: std::ops::Add<Output = N>> Combine<N> for Sum {
+impl<N: Summand> Combine<N> for Sum {
     #[inline]
     fn combine(a: N, b: N) -> N {
-        a + b
+        a.plus(b).unwrap_or_else(|| panic!("a sum overflows {}", type_name::<N>()))
     }
 }
 

@@ -91,6 +91,13 @@ pub(crate) struct Slices {
     offset: i64,
 }
 
+impl fmt::Display for Slices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Slices { size, slide, offset, .. } = self;
+        write!(f, "windows of {size} ms every {slide} ms from {offset} ms on")
+    }
+}
+
 impl Slices {
     /// The start of the slice that holds `time`.
     #[inline]

@@ -27,17 +27,18 @@ mod late;
 mod session;
 mod slices;
 
-pub use aggregate::{Aggregate, Count};
+pub use aggregate::{Aggregate, Count, Summand};
 pub use assign::{Window, Windows};
 pub(crate) use late::LateRecords;
 
+use crate::error::{Error, Result};
 use crate::exchange::Keyed;
-use crate::plan::{NodeKind, NodeSpec};
+use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::span_millis;
 use aggregate::{Average, Fold, Max, Min, Reading, Sum};
 use assign::Shape;
-use rivermark_state::{Key, StateValue};
+use rivermark_state::{Key, KeyedStore, StateValue};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -72,6 +73,24 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
 
 type UseLate<K, V> = Box<dyn FnOnce(Stream<Late<K, V>>)>;
 
+/// Ties an operator's state to the shape of its windows: what was gathered for windows of one shape means nothing for those of another.
+/// The shape is the name of an empty table beside the others, which all snapshots have.
+fn pin<K: Key>(builder: &TaskBuilder<'_>, store: &mut KeyedStore, shape: &str) -> Result<()> {
+    let name = builder.name();
+    let opened = store.window_table::<i64, K, u8>(shape);
+    opened.map_err(|e| Error::state(&name, "opening the state of windows", e))?;
+    match store.unopened().find(|state| state.starts_with("windows of ")) {
+        None => Ok(()),
+        Some(before) => {
+            let problem = format!(
+                "`{name}` has {shape}, and its checkpoint holds those of {before}; raise the flow's version to begin anew, or give the \
+                 operator another name with `.named(..)`"
+            );
+            Err(Error::Flow { flow: builder.flow().to_string(), problem })
+        }
+    }
+}
+
 /// A keyed stream in windows, waiting to be told what to compute.
 pub struct WindowedStream<K, V> {
     keyed: KeyedStream<K, V>,
@@ -98,8 +117,8 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         self.aggregate(Count)
     }
 
-    /// Adds up what `read` gives for each record. An overflowing sum stops the job.
-    pub fn sum<N: StateValue + Sync + std::ops::Add<Output = N>>(
+    /// Adds up what `read` gives for each record. A sum that leaves the range of an integer stops the job: read a wider one then.
+    pub fn sum<N: Summand>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
     ) -> Stream<Windowed<K, N>> {

@@ -94,6 +94,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         let opening = |e: StateError| Error::state(&name, "opening the state of sessions", e);
         let sessions = store.value_table(Value::new("sessions")).map_err(opening)?;
         let timers = store.timers("ends").map_err(opening)?;
+        super::pin::<K>(builder, &mut store, &format!("windows of sessions with a gap of {gap} ms"))?;
         Ok(SessionWindows {
             blame: builder.blame(),
             metrics: builder.metrics(),

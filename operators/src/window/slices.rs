@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 use hashbrown::HashTable;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, WindowTable, hash_key};
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 /// A slice's start, and the first window end that its records are on time for.
@@ -61,6 +62,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let opening = |e: StateError| Error::state(&name, "opening the state of windows", e);
         let on_time = store.window_table("slices").map_err(opening)?;
         let allowed_late = store.window_table("late").map_err(opening)?;
+        super::pin::<K>(builder, &mut store, &slices.to_string())?;
         let mut windows = SliceWindows {
             blame: builder.blame(),
             metrics: builder.metrics(),
@@ -191,10 +193,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     /// The slices whose records are on time for a window.
     fn slices_of(&mut self, window: Window) -> Vec<Slice> {
         let (start, end) = (window.start.millis(), window.end.millis());
-        let of_window = |slice: &Slice| slice.0 >= start && slice.0 < end && slice.1 <= end;
         // The last window of all time holds its last moment too.
-        let of_window = |slice: &Slice| of_window(slice) || (end == i64::MAX && slice.0 == end);
-        self.store.table(self.on_time).namespaces().filter(of_window).collect()
+        let to = if end == i64::MAX { Included((end, end)) } else { Excluded((end, i64::MIN)) };
+        let slices = self.store.table(self.on_time).namespaces_in((Included((start, i64::MIN)), to));
+        slices.filter(|slice| slice.1 <= end).collect()
     }
 
     /// Emits all rows of the window that ends at `end`.
@@ -271,15 +273,17 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let over = |end: Timestamp| end.plus_millis(self.lateness) <= self.watermark;
         let slices = self.slices;
         let table = self.store.table(self.on_time);
+        // Both in order of time: what is over comes first.
         let done: Vec<Slice> = table
             .namespaces()
-            .filter(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
+            .take_while(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
             .collect();
         for slice in done {
             table.drop_namespace(slice).map_err(&failed)?;
         }
         let table = self.store.table(self.allowed_late);
-        let done: Vec<i64> = table.namespaces().filter(|end| over(Timestamp::from_millis(*end))).collect();
+        let done: Vec<i64> =
+            table.namespaces().take_while(|end| over(Timestamp::from_millis(*end))).collect();
         for end in done {
             table.drop_namespace(end).map_err(&failed)?;
         }

@@ -3,6 +3,7 @@
 
 mod harness;
 mod order;
+mod windows;
 
 use rivermark_operators::Timestamp;
 

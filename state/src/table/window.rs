@@ -3,7 +3,7 @@
 //! Rows are ordered by slice first, so that a closed slice is one range of the backend: one scan, one range delete.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use super::hot::HotMap;
 use super::{ErasedTable, Flush, Part, owned};
@@ -170,9 +170,9 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         self.index.keys().copied()
     }
 
-    /// The first slice with anything in it.
-    pub fn first_namespace(&self) -> Option<N> {
-        self.index.keys().next().copied()
+    /// The slices with anything in them within a range, in order. Costs what is in the range.
+    pub fn namespaces_in(&self, range: impl RangeBounds<N>) -> impl DoubleEndedIterator<Item = N> {
+        self.index.range(range).map(|(namespace, _)| *namespace)
     }
 
     /// Visits every pair of a slice in no particular order, spilled ones included.
