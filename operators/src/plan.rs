@@ -64,6 +64,7 @@ pub struct Node {
     /// Whether its records carry event time and watermarks.
     pub(crate) event_time: bool,
     needs_event_time: bool,
+    needs_partitions: bool,
     has_sides: bool,
     /// The side outputs that are read.
     sides: Vec<SidePort>,
@@ -80,6 +81,8 @@ pub(crate) struct NodeSpec {
     pub(crate) inputs: Vec<usize>,
     pub(crate) outputs: usize,
     pub(crate) needs_event_time: bool,
+    /// Whether it must be in the task that reads its sources.
+    pub(crate) needs_partitions: bool,
     pub(crate) gives_event_time: bool,
     /// Whether it can have side outputs.
     pub(crate) has_sides: bool,
@@ -93,6 +96,7 @@ impl NodeSpec {
             inputs,
             outputs,
             needs_event_time: false,
+            needs_partitions: false,
             gives_event_time: false,
             has_sides: false,
         }
@@ -132,6 +136,7 @@ impl Graph {
             upstream,
             event_time,
             needs_event_time: spec.needs_event_time,
+            needs_partitions: spec.needs_partitions,
             has_sides: spec.has_sides,
             sides: Vec::new(),
             idle_after: None,
@@ -150,11 +155,12 @@ impl Graph {
         self.ports.len()
     }
 
-    /// Tells every source upstream of `port` after how long a silence its partitions are idle.
+    /// Tells every source upstream of `port` after how long a silence its partitions are idle: the shortest time that is asked for.
     pub(crate) fn set_idle_after(&mut self, port: usize, idle_after: Duration) {
         let mut nodes = vec![self.port_nodes[port]];
         while let Some(node) = nodes.pop() {
-            self.nodes[node].idle_after = Some(idle_after);
+            let before = self.nodes[node].idle_after.unwrap_or(idle_after);
+            self.nodes[node].idle_after = Some(before.min(idle_after));
             nodes.extend(&self.nodes[node].upstream);
         }
     }
@@ -167,6 +173,31 @@ impl Graph {
         self.port_nodes.push(node);
         self.nodes[node].sides.push(SidePort::new(side, at));
         at
+    }
+
+    /// Whether the records of each partition come to `node` in their order: through no exchange, and one way only.
+    fn check_partitions(&self, node: &Node) -> Result<(), String> {
+        let mut upstream = node.upstream.clone();
+        let mut sources = HashSet::new();
+        while let Some(index) = upstream.pop() {
+            let before = &self.nodes[index];
+            if let NodeKind::Exchange(_) = before.kind {
+                return Err(format!(
+                    "`{}` comes behind `{}`, which mixes the partitions whose watermarks it would tell: call `.event_time(..)` on the \
+                     stream before `.key_by(..)`; what comes out of windows and functions has event time already",
+                    node.name, before.name
+                ));
+            }
+            if before.upstream.is_empty() && !sources.insert(index) {
+                return Err(format!(
+                    "the records of `{}` come to `{}` two ways, and which way is first depends on the moment: call `.event_time(..)` on the \
+                     stream before it is split",
+                    before.name, node.name
+                ));
+            }
+            upstream.extend(&before.upstream);
+        }
+        Ok(())
     }
 
     pub(crate) fn next_exchange(&mut self) -> ExchangeId {
@@ -227,6 +258,9 @@ impl Graph {
                         node.name, side.name
                     ),
                 }));
+            }
+            if node.needs_partitions {
+                self.check_partitions(node).map_err(problem)?;
             }
             if node.needs_event_time && !node.event_time {
                 return Err(problem(format!(

@@ -262,7 +262,8 @@ struct OpenPartition<R> {
     reader: R,
     ended: bool,
     idle: bool,
-    last_record_at: Timestamp,
+    /// When it was first found to have nothing since its last record: while nobody asks, nobody knows of silence.
+    silent_since: Option<Timestamp>,
 }
 
 /// Reads the partitions of a typed source.
@@ -351,7 +352,7 @@ impl<S: Source> Reading<S> {
     /// Passes on what was read, telling first that the partition is active again if it was idle.
     fn pass_on(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
         let partition = &mut self.open[at];
-        partition.last_record_at = cx.now;
+        partition.silent_since = None;
         if std::mem::take(&mut partition.idle) {
             let index = partition.entry.index;
             self.change(PartitionChange::Active(index), cx)?;
@@ -371,8 +372,8 @@ impl<S: Source> Reading<S> {
     fn watch_silence(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
         let Some(after) = self.idle_after else { return Ok(()) };
         let partition = &mut self.open[at];
-        let silent_since = partition.last_record_at.plus_millis(span_millis(after));
-        if partition.idle || partition.ended || cx.now < silent_since {
+        let silent_since = *partition.silent_since.get_or_insert(cx.now);
+        if partition.idle || partition.ended || cx.now < silent_since.plus_millis(span_millis(after)) {
             return Ok(());
         }
         partition.idle = true;
@@ -404,7 +405,7 @@ impl<S: Source> SourceTask for Reading<S> {
             .reader(entry.number, position, waker, &context)
             .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
         let index = entry.index;
-        self.open.push(OpenPartition { entry, reader, ended: false, idle: false, last_record_at: cx.now });
+        self.open.push(OpenPartition { entry, reader, ended: false, idle: false, silent_since: None });
         if std::mem::take(&mut self.vacant) {
             self.signal(Signal::Active, cx)?;
         }

@@ -21,7 +21,9 @@ use std::sync::Arc;
 impl<T: Send + 'static> Stream<T> {
     /// Tells event time: `time` reads it from a record, `watermarks` says how far out of order records may be.
     ///
-    /// Call it before [`Stream::key_by`]: watermarks are told apart by source partition, and an exchange mixes those.
+    /// Call it before [`Stream::key_by`]: watermarks are told apart by source partition, and an exchange mixes those. Behind one it is an
+    /// error of [`Flow::into_plan`](crate::Flow::into_plan); what comes out of windows and functions has event time already. So is a union
+    /// of two streams of one source: the order of its records, which watermarks depend on, would depend on the moment.
     pub fn event_time(
         self,
         time: impl Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
@@ -30,6 +32,7 @@ impl<T: Send + 'static> Stream<T> {
         self.set_idle_after(watermarks.idle_after);
         let mut spec = NodeSpec::new("event_time", NodeKind::Transform, vec![], 1);
         spec.gives_event_time = true;
+        spec.needs_partitions = true;
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
             builder.attach(
@@ -106,13 +109,14 @@ impl<F, T> TellingTime<F, T> {
         let Some(at) = self.position(index) else { return Ok(Moved::Nothing) };
         let combined = self.frontier.watermark();
         let partition = &mut self.partitions[at];
+        // Another branch of the flow may have asked for idleness; here it counts only where this one did.
+        let may_idle = self.watermarks.idle_after.is_some();
         Ok(match change {
-            PartitionChange::Opened(_) => Moved::Nothing,
-            PartitionChange::Idle(_) => {
+            PartitionChange::Idle(_) if may_idle => {
                 partition.entry.set_idle(true);
                 self.frontier.idle(at)
             }
-            PartitionChange::Active(_) => {
+            PartitionChange::Active(_) if may_idle => {
                 partition.watermark.raise(combined);
                 partition.entry.set_watermark(partition.watermark.watermark());
                 partition.entry.set_idle(false);
@@ -121,6 +125,9 @@ impl<F, T> TellingTime<F, T> {
             PartitionChange::Ended(_) => {
                 partition.entry.set_ended();
                 self.frontier.end(at)
+            }
+            PartitionChange::Opened(_) | PartitionChange::Idle(_) | PartitionChange::Active(_) => {
+                Moved::Nothing
             }
         })
     }
