@@ -225,8 +225,4 @@ impl Committer for NowhereCommitter {
     fn commit(&mut self, _epoch: Epoch, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         Ok(())
     }
-
-    fn abort(&mut self, _epoch: Epoch, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        Ok(())
-    }
 }

@@ -7,7 +7,7 @@
 
 use crate::format::{Bincode, Format, Json, Raw, Text};
 use crate::log_source::log_of;
-use rivermark_log::{Effect, Log, RecordBatch, Topic, TopicOptions, Transactional};
+use rivermark_log::{Log, RecordBatch, Topic, TopicOptions, Transactional};
 use rivermark_operators::sink::{Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter};
 use rivermark_operators::{BoxError, Stamp, Timestamp, hash_key};
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,7 +19,7 @@ type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 
 /// A topic of the engine's log as a sink. Rows are JSON unless another format is chosen.
 ///
-/// Rows appear, all of a checkpoint's at once, when the checkpoint is committed. Each has the event time of its record as timestamp.
+/// Rows appear when their checkpoint is committed, those of one worker at once. Each has the event time of its record as timestamp.
 pub struct LogSink<T> {
     topic: String,
     options: Option<TopicOptions>,
@@ -162,9 +162,11 @@ fn parse_token(token: &[u8]) -> Result<(&str, u64), CommitError> {
 }
 
 fn failed(error: rivermark_log::Error) -> CommitError {
-    match error.effect() {
-        Effect::None => CommitError::Refused(error.into()),
-        Effect::Unknown => CommitError::Unknown(error.into()),
+    use rivermark_log::Error::{DiskFull, Io, Poisoned};
+    match error {
+        // Space may be made and a disk may come back, so that committing again can help.
+        DiskFull { .. } | Io { .. } | Poisoned { .. } => CommitError::Unknown(error.into()),
+        _ => CommitError::Refused(error.into()),
     }
 }
 
@@ -318,15 +320,6 @@ impl Committer for LogCommitter {
         for (id, number) in parsed {
             let transaction = self.log.transactional(id, self.generation).map_err(failed)?;
             transaction.commit(number).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    fn abort(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        for token in tokens {
-            let (id, number) = parse_token(token)?;
-            let transaction = self.log.transactional(id, self.generation).map_err(failed)?;
-            transaction.abort(number).map_err(failed)?;
         }
         Ok(())
     }

@@ -226,11 +226,4 @@ impl<T: Send> Committer for CollectCommitter<T> {
         }
         Ok(())
     }
-
-    fn abort(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        let numbers = self.numbers(tokens)?;
-        let mut shared = self.collect.shared.lock();
-        numbers.iter().for_each(|number| drop(shared.prepared.remove(number)));
-        Ok(())
-    }
 }

@@ -133,6 +133,21 @@ fn sync_directory(path: &Path) -> Result<(), BoxError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("syncing the directory", path))
 }
 
+/// Creates a directory and those it lies in, durably: what is synced into one that a power cut takes away is lost all the same.
+fn create(path: &Path) -> Result<(), BoxError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), create)?;
+    match std::fs::create_dir(path) {
+        // Another worker was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created.map_err(failed("creating the directory", path))?,
+    }
+    sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
 /// Names a staged file and the name it will have.
 #[derive(Serialize, Deserialize)]
 struct Token {
@@ -160,7 +175,7 @@ pub struct PartWriter<T> {
 impl<T> PartWriter<T> {
     fn open<L: Lines<T>>(directory: &Path, cx: &SinkContext<'_>) -> Result<Self, BoxError> {
         let staging = staging(directory, cx);
-        std::fs::create_dir_all(&staging).map_err(failed("creating the directory", &staging))?;
+        create(&staging)?;
         Ok(PartWriter {
             staging,
             stem: format!("g{}-w{}", cx.generation, cx.worker),
@@ -264,8 +279,7 @@ fn is_other(staged: &Path, part: &Path) -> io::Result<bool> {
 
 impl Committer for PartCommitter {
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        let create = std::fs::create_dir_all(&self.staging);
-        create.map_err(|e| CommitError::Refused(failed("creating the directory", &self.staging)(e)))?;
+        create(&self.staging).map_err(CommitError::Unknown)?;
         self.commit(Epoch(0), tokens)?;
         let unknown = |e| CommitError::Unknown(failed("clearing", &self.staging)(e));
         for entry in std::fs::read_dir(&self.staging).map_err(unknown)? {
@@ -277,18 +291,5 @@ impl Committer for PartCommitter {
     fn commit(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         let tokens = tokens.iter().map(|token| Self::parse(token)).collect::<Result<Vec<_>, _>>()?;
         tokens.iter().try_for_each(|token| self.publish(token))
-    }
-
-    fn abort(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        for token in tokens {
-            let staged = self.staging.join(Self::parse(token)?.staged);
-            match std::fs::remove_file(&staged) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(CommitError::Unknown(failed("removing", &staged)(e)));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

@@ -73,11 +73,9 @@ pub trait Committer: Send {
     /// from; they may have been committed already), and throws away whatever else was prepared. Called once, first.
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
 
-    /// Makes the tokens of a stored epoch visible. Idempotent.
+    /// Makes the tokens of a stored epoch visible. Idempotent. What was prepared for an epoch that was given up comes with a later one:
+    /// only [`Committer::recover`] throws anything away.
     fn commit(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
-
-    /// Throws away the prepared tokens of an epoch that certainly was not stored.
-    fn abort(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
 }
 
 /// How the engine opens a sink's committer without knowing the sink's types.

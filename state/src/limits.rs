@@ -8,13 +8,15 @@ pub struct Limits {
     /// ... and at this size in any case where the backend's checkpoints are incremental, in bytes: it bounds what a
     /// restart has to read before the first record.
     pub delta_max: usize,
+    /// ... and when there are this many deltas, or more where rewriting costs more: one for each MiB of the first.
+    pub delta_count: usize,
     /// How many entries one eviction takes at least: a batch is sorted and written at once.
     pub evict_batch: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { delta_min: 64 << 20, delta_max: 256 << 20, evict_batch: 512 }
+        Self { delta_min: 64 << 20, delta_max: 256 << 20, delta_count: 64, evict_batch: 512 }
     }
 }
 

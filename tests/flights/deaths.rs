@@ -95,10 +95,6 @@ impl Committer for Dying<Box<dyn Committer>> {
         }
         Ok(())
     }
-
-    fn abort(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        self.inner.abort(epoch, tokens)
-    }
 }
 
 #[test]

@@ -178,14 +178,4 @@ impl<T: Send> Committer for RowsCommitter<T> {
         }
         Ok(())
     }
-
-    fn abort(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        for token in tokens {
-            let token = u64::from_le_bytes(
-                token[..].try_into().map_err(|_| CommitError::Refused("no token".into()))?,
-            );
-            self.0.0.lock().prepared.remove(&token);
-        }
-        Ok(())
-    }
 }

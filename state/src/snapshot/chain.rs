@@ -43,7 +43,11 @@ impl Chain {
         let since: u64 = self.deltas.iter().skip(1).map(|link| link.bytes).sum();
         let allowed = first.max(limits.delta_min as u64);
         let most = limits.delta_max as u64;
-        since > allowed || (incremental && first + since > most && since > most / 4)
+        // A restart opens every file. Where all state is in the first one, starting over is put off in proportion.
+        let count = limits.delta_count.max((first >> 20) as usize);
+        self.deltas.len() >= count
+            || since > allowed
+            || (incremental && first + since > most && since > most / 4)
     }
 
     /// Appends a delta.
@@ -118,5 +122,38 @@ impl Chain {
         let delta_bytes = fresh.map(|link| link.bytes).sum();
         self.mark_listed();
         Snapshot { epoch, range, files, meta, delta_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_small_checkpoints_are_never_a_thousand_files() {
+        let (limits, range) = (Limits::default(), KeyGroupRange::all(8));
+        let mut chain = Chain::default();
+        let mut rebases = 0;
+        for epoch in 1..=1000 {
+            if chain.is_outgrown(&limits, true) {
+                chain.replace(epoch, range, Vec::new(), vec![0; 100]);
+                rebases += 1;
+            } else {
+                chain.push(epoch, range, vec![0; 100]);
+            }
+            assert!(chain.deltas.len() <= 64);
+        }
+        assert_eq!(rebases, 1000 / 64);
+    }
+
+    #[test]
+    fn a_large_first_delta_is_rewritten_in_proportion() {
+        let (limits, range) = (Limits { delta_count: 2, ..Limits::default() }, KeyGroupRange::all(8));
+        let mut chain = Chain::default();
+        chain.push(1, range, vec![0; 5 << 20]);
+        (2..=4).for_each(|epoch| chain.push(epoch, range, vec![0; 10]));
+        assert!(!chain.is_outgrown(&limits, false));
+        chain.push(5, range, vec![0; 10]);
+        assert!(chain.is_outgrown(&limits, false));
     }
 }

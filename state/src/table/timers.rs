@@ -54,8 +54,14 @@ pub struct Timers<K> {
     /// Timers up to this time have fired since the last delta, some of which snapshots have.
     fired: Option<i64>,
     cold_min: Option<i64>,
+    /// Where timers that are not in any snapshot were registered, some of which may be gone.
     dirty: Vec<(i64, u64)>,
+    /// How long `dirty` may become before it is looked through.
+    dirty_most: usize,
 }
+
+/// Registrations that are remembered for the next snapshot before anyone looks which of them still matter.
+const DIRTY_LEAST: usize = 4096;
 
 struct Fired<K> {
     hash: u64,
@@ -91,6 +97,7 @@ impl<K: Key> Timers<K> {
             fired: None,
             cold_min: None,
             dirty: Vec::new(),
+            dirty_most: DIRTY_LEAST,
         };
         timers.cold_min = timers.first_cold()?;
         Ok(timers)
@@ -115,9 +122,21 @@ impl<K: Key> Timers<K> {
         if self.scope.is_exceeded() {
             self.make_room()?;
         }
-        self.dirty.push((time, slot));
+        self.note_dirty(time, slot);
         self.add(time, slot, key.into_key(), true);
         Ok(true)
+    }
+
+    /// Remembers a registration for the next snapshot. Those that have fired or were deleted before it are forgotten once there may be many:
+    /// at a constant cost a registration, and with no more memory than twice what the timers take that are alive.
+    fn note_dirty(&mut self, time: i64, slot: u64) {
+        if self.dirty.len() >= self.dirty_most {
+            let set = &self.set;
+            self.dirty
+                .retain(|&(time, slot)| set.find(slot, |timer| timer.time == time && timer.dirty).is_some());
+            self.dirty_most = (self.dirty.len() * 2).max(DIRTY_LEAST);
+        }
+        self.dirty.push((time, slot));
     }
 
     /// Removes a timer. Says whether one in memory was removed; one that was spilled is removed as well.
@@ -143,7 +162,9 @@ impl<K: Key> Timers<K> {
                 let mut batch = Batch::default();
                 batch.delete(&self.scope.cold_key(&row));
                 self.scope.lock().backend.apply(&batch)?;
-                self.cold_min = self.first_cold()?;
+                if self.cold_min == Some(time) {
+                    self.cold_min = self.first_cold()?;
+                }
             }
         }
         Ok(existed)
@@ -318,7 +339,7 @@ impl<K: Key> Timers<K> {
             let Some(fired) = fired else { continue };
             let slot = timer_hash(time, fired.hash);
             if self.set.find(slot, |timer| timer.time == time && timer.key == fired.key).is_none() {
-                self.dirty.push((time, slot));
+                self.note_dirty(time, slot);
                 self.add(time, slot, fired.key, true);
             }
         }
@@ -530,6 +551,28 @@ impl<K: Key> ErasedTable for Timers<K> {
                     _ => Ok(()),
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyedStore, MemoryBackends, StoreSpec};
+
+    #[test]
+    fn timers_that_come_and_go_between_snapshots_leave_nothing_behind() {
+        let mut store = KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, Vec::new()).unwrap();
+        let id = store.timers::<u64>("timers").unwrap();
+        for time in 0..100_000_i64 {
+            let key = time as u64;
+            let timers = store.table(id);
+            timers.register(time, hash_key(&key), key).unwrap();
+            match time % 2 {
+                0 => drop(timers.pop(time).unwrap().unwrap()),
+                _ => assert!(timers.delete(time, hash_key(&key), &key).unwrap()),
+            }
+            assert!(timers.dirty.len() <= DIRTY_LEAST, "{} at {time}", timers.dirty.len());
         }
     }
 }
