@@ -5,10 +5,11 @@
 //! nothing. [`Output`] asserts the grammar on every edge, always: it costs a comparison a batch.
 
 use crate::batch::{Batch, Stamp};
-use crate::context::TaskContext;
+use crate::context::{OperatorMetrics, TaskContext};
 use crate::error::Result;
 use crate::time::Timestamp;
 use rivermark_checkpoint::Epoch;
+use std::sync::Arc;
 
 /// Everything but records.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -61,9 +62,13 @@ pub trait Operator<In> {
 /// How to copy a batch, for a stream that has more than one consumer.
 pub(crate) type CloneBatch<T> = fn(&Batch<T>) -> Batch<T>;
 
-/// The sending end of an edge: a buffer, and the operators that consume it.
+/// An operator at the receiving end of an edge, with its counters.
+pub(crate) type Consumer<T> = (Box<dyn Operator<T>>, Arc<OperatorMetrics>);
+
+/// The sending end of an edge: a buffer, and the operators that consume it. Counts what goes out and in, a batch at a time.
 pub struct Output<T> {
-    consumers: Vec<Box<dyn Operator<T>>>,
+    consumers: Vec<Consumer<T>>,
+    metrics: Arc<OperatorMetrics>,
     clone: Option<CloneBatch<T>>,
     buffer: Batch<T>,
     capacity: usize,
@@ -74,12 +79,14 @@ pub struct Output<T> {
 impl<T> Output<T> {
     /// An edge to `consumers`; more than one needs `clone`. It is full with `capacity` records.
     pub(crate) fn new(
-        consumers: Vec<Box<dyn Operator<T>>>,
+        consumers: Vec<Consumer<T>>,
+        metrics: Arc<OperatorMetrics>,
         clone: Option<CloneBatch<T>>,
         capacity: usize,
     ) -> Self {
         assert!(consumers.len() <= 1 || clone.is_some(), "a stream with several consumers must be cloneable");
-        Output { consumers, clone, buffer: Batch::new(), capacity, ended: false, watermark: Timestamp::MIN }
+        let buffer = Batch::new();
+        Output { consumers, metrics, clone, buffer, capacity, ended: false, watermark: Timestamp::MIN }
     }
 
     /// Adds a record to the buffer; [`Output::send`] passes it on.
@@ -112,15 +119,18 @@ impl<T> Output<T> {
         if batch.is_empty() {
             return Ok(());
         }
-        let Some((last, others)) = self.consumers.split_last_mut() else {
+        self.metrics.add_out(batch.len());
+        let Some(((last, metrics), others)) = self.consumers.split_last_mut() else {
             batch.clear();
             return Ok(());
         };
         if let Some(clone) = self.clone {
-            for consumer in others {
+            for (consumer, metrics) in others {
+                metrics.add_in(batch.len());
                 consumer.on_batch(&mut clone(batch), cx)?;
             }
         }
+        metrics.add_in(batch.len());
         last.on_batch(batch, cx)
     }
 
@@ -136,17 +146,12 @@ impl<T> Output<T> {
             }
             _ => {}
         }
-        self.consumers.iter_mut().try_for_each(|consumer| consumer.on_signal(signal, cx))
+        self.consumers.iter_mut().try_for_each(|(consumer, _)| consumer.on_signal(signal, cx))
     }
 
     /// Passes on what was buffered and asks the consumers to do the same.
     pub fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.send(cx)?;
-        self.consumers.iter_mut().try_for_each(|consumer| consumer.flush(cx))
-    }
-
-    /// Whether nobody consumes this edge.
-    pub fn is_unused(&self) -> bool {
-        self.consumers.is_empty()
+        self.consumers.iter_mut().try_for_each(|(consumer, _)| consumer.flush(cx))
     }
 }

@@ -90,11 +90,6 @@ impl Frontier {
         self.combined.unwrap_or(Timestamp::MIN)
     }
 
-    /// The watermark of one input.
-    pub fn input(&self, input: usize) -> Timestamp {
-        self.inputs[input].watermark
-    }
-
     /// Takes what input `input` says of time. What is not about time moves nothing.
     pub fn hear(&mut self, input: usize, signal: Signal) -> Moved {
         match signal {

@@ -418,7 +418,11 @@ impl<'a> TaskBuilder<'a> {
 
     /// The counters of the node being built.
     pub(crate) fn metrics(&self) -> Arc<OperatorMetrics> {
-        let name = &self.plan.nodes[self.node].name;
+        self.metrics_of(self.node)
+    }
+
+    fn metrics_of(&self, node: usize) -> Arc<OperatorMetrics> {
+        let name = &self.plan.nodes[node].name;
         self.environment
             .metrics
             .get(name)
@@ -467,19 +471,21 @@ impl<'a> TaskBuilder<'a> {
     /// The sending end of the port `port`, with its consumers, which were built before.
     pub(crate) fn output<T: 'static>(&mut self, port: usize) -> Output<T> {
         let port = &self.plan.ports[port];
-        let take = |edge: &Edge| {
+        let metrics: Vec<_> = port.consumers.iter().map(|edge| self.metrics_of(edge.node)).collect();
+        let take = |(edge, metrics): (&Edge, Arc<OperatorMetrics>)| {
             let attached = self.attached.remove(edge).expect("consumers are built before producers");
-            *attached.downcast::<Box<dyn Operator<T>>>().unwrap_or_else(|_| {
+            let operator = *attached.downcast::<Box<dyn Operator<T>>>().unwrap_or_else(|_| {
                 panic!(
                     "a consumer of `{}` is not one of {}",
                     self.plan.nodes[self.node].name,
                     type_name::<T>()
                 )
-            })
+            });
+            (operator, metrics)
         };
-        let consumers = port.consumers.iter().map(take).collect();
+        let consumers = port.consumers.iter().zip(metrics).map(take).collect();
         let clone = port.clone.as_ref().and_then(|clone| clone.downcast_ref::<CloneBatch<T>>().copied());
-        Output::new(consumers, clone, self.environment.batch_capacity)
+        Output::new(consumers, self.metrics(), clone, self.environment.batch_capacity)
     }
 
     /// Attaches an operator as the consumer of input `input` of the node being built.

@@ -125,7 +125,6 @@ impl<W> Writing<W> {
 
 impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
     fn on_batch(&mut self, batch: &mut Batch<T>, _cx: &mut TaskContext<'_>) -> Result<()> {
-        self.metrics.add_in(batch.len());
         let written = self.writer.write(batch);
         written.map_err(|e| Error::sink(&self.name, "writing records", e))?;
         let bytes = self.writer.bytes();

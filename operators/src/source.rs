@@ -345,7 +345,6 @@ impl<S: Source> Reading<S> {
         let polled =
             polled.map_err(|e| Error::source(&self.name, format!("reading {}", partition.entry.name), e))?;
         self.metrics.add_bytes(bytes);
-        self.metrics.add_out(self.batch.len() + self.dead.len());
         Ok(polled)
     }
 

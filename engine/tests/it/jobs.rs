@@ -62,6 +62,19 @@ fn windows_count_every_record_once_with_any_number_of_workers() {
             assert_eq!(rows.sorted(), expected_counts(&events(), 1000), "{workers} workers");
             assert_eq!(metrics.records_read, 15_000);
             assert_eq!(metrics.late_records, 0);
+            let counted: Vec<_> =
+                metrics.operators.iter().map(|o| (&*o.name, o.records_in, o.records_out)).collect();
+            let (all, counts) = (15_000, rows.len() as u64);
+            let expected = [
+                ("source-1", 0, all),
+                ("event_time-1", all, all),
+                ("key_by-1", all, all),
+                ("exchange-1", all, all),
+                ("window-1", all, counts),
+                ("map-1", counts, counts),
+                ("sink-1", counts, 0),
+            ];
+            assert_eq!(counted, expected);
         }
     }
 }

@@ -220,7 +220,6 @@ fn advance_in_order<K: Key, V, P: ProcessFunction<K, V>>(
 impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, V, P> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         let core = &mut self.core;
-        core.metrics.add_in(batch.len());
         core.ahead.begin(batch, &core.store);
         let (blame, name) = (core.blame.clone(), Arc::clone(&core.name));
         let mut watch = blame.watch(&name);

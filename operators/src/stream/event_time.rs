@@ -145,7 +145,6 @@ impl<F, T> TellingTime<F, T> {
 
 impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.metrics.add_in(batch.len());
         let mut watch = self.blame.watch(&self.name);
         let (stamps, values) = batch.columns_mut();
         // A batch of one reader is of one partition; a union's may change in between, and then moves the frontier each time.

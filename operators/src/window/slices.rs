@@ -293,7 +293,6 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for SliceWindows<K, V, A> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.metrics.add_in(batch.len());
         self.ahead.begin(batch, &self.store);
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
