@@ -46,9 +46,9 @@ pub use rivermark_engine::{
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{
-    Aggregate, BoxError, DeadLetter, Error, Flow, Key, KeyedStream, Late, List, Map, Reducing, Result,
-    StateValue, Stream, Summand, Timestamp, Value, WatermarkGenerator, Watermarks, Window, Windowed,
-    WindowedStream, Windows, days, hours, millis, minutes, secs,
+    Aggregate, AsOfJoin, BoxError, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key, KeyedStream,
+    Late, List, Map, Reducing, Result, StateValue, Stream, Summand, Timestamp, Value, WatermarkGenerator,
+    Watermarks, Window, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{process, sink, source, testing, window};
 

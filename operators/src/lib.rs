@@ -5,6 +5,7 @@
 //! | [`stream`] | what a flow is described with: [`Flow`], [`Stream`], [`KeyedStream`], one file an operator |
 //! | [`window`] | windows of event time and their aggregates |
 //! | [`process`] | functions of the user's with state and timers |
+//! | [`join`] | two keyed streams become one |
 //! | [`source`], [`sink`] | what a connector implements |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
@@ -21,6 +22,7 @@ pub mod edge;
 mod error;
 pub mod exchange;
 pub mod frontier;
+pub mod join;
 pub mod partitions;
 pub mod plan;
 pub mod process;
@@ -34,6 +36,7 @@ pub mod window;
 
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
+pub use join::{AsOfJoin, Either, Interval, IntervalJoin};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};

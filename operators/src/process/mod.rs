@@ -26,6 +26,7 @@ use crate::batch::Stamp;
 use crate::edge::Output;
 use crate::error::BoxError;
 use crate::time::Timestamp;
+use crate::window::LateCount;
 use rivermark_state::{Key, KeyedStore, TableId, Timers};
 
 /// A function over the records and timers of each key. Every worker has its own clone; what must survive belongs in state.
@@ -59,6 +60,7 @@ pub struct Context<'a, K: Key, Out> {
     has_event_time: bool,
     out: &'a mut Output<Out>,
     sides: &'a mut Sides,
+    late: &'a LateCount,
 }
 
 impl<K: Key, Out> Context<'_, K, Out> {
@@ -76,6 +78,21 @@ impl<K: Key, Out> Context<'_, K, Out> {
     /// Emits a record with the event time of the record or timer in hand.
     pub fn emit(&mut self, record: Out) {
         self.out.push(self.stamp, record);
+    }
+
+    /// Emits a record with an event time of its own, which is never late: for results of several records.
+    pub(crate) fn emit_at(&mut self, time: Timestamp, record: Out) {
+        self.out.push(Stamp::derived(time), record);
+    }
+
+    /// Whether the record in hand is below the watermark of its own source partition: late, as a property of the log.
+    pub fn is_late(&self) -> bool {
+        self.stamp.time < self.stamp.watermark
+    }
+
+    /// Counts the record in hand as late.
+    pub(crate) fn count_late(&mut self) {
+        self.late.add_one();
     }
 
     /// Emits a record to a side output, with the event time of the record or timer in hand. Where nobody reads that side output,

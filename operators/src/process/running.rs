@@ -10,26 +10,27 @@ use crate::exchange::{Ahead, Keyed};
 use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
-use crate::window::{Late, LateRecords};
+use crate::window::{Late, LateCount, LateRecords};
 use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers};
 use std::sync::Arc;
 
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     /// Runs a function over each key's records and timers, with state of its own.
     pub fn process<P: ProcessFunction<K, V>>(self, function: P) -> Stream<P::Out> {
-        self.process_as("process", function)
+        self.process_as("process", false, function)
     }
 
     /// As [`KeyedStream::process`], for operators that are made of one: `label` names them in metrics and errors.
     pub(crate) fn process_as<P: ProcessFunction<K, V>>(
         mut self,
         label: &'static str,
+        needs_event_time: bool,
         function: P,
     ) -> Stream<P::Out> {
         let order = self.order.take();
         let (open, late) = order.map_or((None, None), |order| (Some(order.open), order.late));
         let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
-        spec.needs_event_time = open.is_some();
+        spec.needs_event_time = needs_event_time || open.is_some();
         spec.has_sides = true;
         let has_late = late.is_some();
         let out = self.exchanged().then(spec, move |builder, port| {
@@ -75,6 +76,7 @@ struct Core<K: Key, P, Out> {
     watermark: Timestamp,
     out: Output<Out>,
     sides: Sides,
+    late: LateCount,
 }
 
 impl<K: Key, P, Out: 'static> Core<K, P, Out> {
@@ -107,6 +109,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             has_event_time: self.has_event_time,
             out: &mut self.out,
             sides: &mut self.sides,
+            late: &self.late,
         };
         self.function.on_record(&key, value, &mut context).map_err(|e| watch.fail(e))?;
         self.send_if_full(cx)
@@ -138,6 +141,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             has_event_time: self.has_event_time,
             out: &mut self.out,
             sides: &mut self.sides,
+            late: &self.late,
         };
         self.function.on_timer(&key, stamp.time, &mut context).map_err(|e| watch.fail(e))?;
         self.send_if_full(cx)?;
@@ -172,6 +176,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             watermark: builder.restored_watermark(),
             out: builder.output::<P::Out>(port),
             sides: builder.sides(),
+            late: LateCount::new(builder.metrics()),
         };
         Ok(Processing { core, order: None })
     }
@@ -256,6 +261,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
             Signal::Barrier(epoch) => {
                 let core = &mut self.core;
                 cx.parts.add_state(&core.name, &mut core.store, epoch, core.watermark)?;
+                core.late.save(cx.parts);
                 if let Some(order) = &self.order {
                     order.late.save(cx.parts);
                 }

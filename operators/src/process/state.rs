@@ -41,10 +41,19 @@ impl<'a, K: Key, T: StateValue> ValueState<'a, K, T> {
         Ok(change(self.table?.upsert(self.hash, self.key, initial)?))
     }
 
+    /// Changes the value in place if there is one; answers what `change` does.
+    pub fn change<R>(self, change: impl FnOnce(&mut T) -> R) -> Result<Option<R>, BoxError> {
+        Ok(self.table?.get_mut(self.hash, self.key)?.map(change))
+    }
+
+    /// Removes the value and answers it.
+    pub fn take(self) -> Result<Option<T>, BoxError> {
+        Ok(self.table?.remove(self.hash, self.key)?)
+    }
+
     /// Removes the value.
     pub fn clear(self) -> Result<(), BoxError> {
-        self.table?.remove(self.hash, self.key)?;
-        Ok(())
+        self.take().map(|_| ())
     }
 }
 

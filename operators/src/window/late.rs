@@ -5,23 +5,43 @@ use crate::batch::Stamp;
 use crate::context::{CheckpointParts, OperatorMetrics, TaskContext};
 use crate::edge::{Output, Signal};
 use crate::error::Result;
+use std::cell::Cell;
 use std::sync::Arc;
+
+/// How many records were late.
+pub(crate) struct LateCount {
+    metrics: Arc<OperatorMetrics>,
+    /// Since this task was built; the checkpoint adds up those of all tasks and attempts.
+    count: Cell<u64>,
+}
+
+impl LateCount {
+    pub(crate) fn new(metrics: Arc<OperatorMetrics>) -> Self {
+        LateCount { metrics, count: Cell::new(0) }
+    }
+
+    pub(crate) fn add_one(&self) {
+        self.count.set(self.count.get() + 1);
+        self.metrics.add_late(1);
+    }
+
+    pub(crate) fn save(&self, parts: &mut CheckpointParts) {
+        parts.counters.push((Arc::clone(&self.metrics.name), self.count.get()));
+    }
+}
 
 pub(crate) struct LateRecords<K, V> {
     out: Option<Output<Late<K, V>>>,
-    metrics: Arc<OperatorMetrics>,
-    /// Since this task was built; the checkpoint adds up those of all tasks and attempts.
-    count: u64,
+    count: LateCount,
 }
 
 impl<K, V> LateRecords<K, V> {
     pub(crate) fn new(out: Option<Output<Late<K, V>>>, metrics: Arc<OperatorMetrics>) -> Self {
-        LateRecords { out, metrics, count: 0 }
+        LateRecords { out, count: LateCount::new(metrics) }
     }
 
     pub(crate) fn take(&mut self, stamp: Stamp, key: K, value: V, windows_missed: u64) {
-        self.count += 1;
-        self.metrics.add_late(1);
+        self.count.add_one();
         if let Some(out) = &mut self.out {
             out.push(stamp, Late { key, value, windows_missed });
         }
@@ -40,6 +60,6 @@ impl<K, V> LateRecords<K, V> {
     }
 
     pub(crate) fn save(&self, parts: &mut CheckpointParts) {
-        parts.counters.push((Arc::clone(&self.metrics.name), self.count));
+        self.count.save(parts);
     }
 }

@@ -29,7 +29,7 @@ mod slices;
 
 pub use aggregate::{Aggregate, Count, Summand};
 pub use assign::{Window, Windows};
-pub(crate) use late::LateRecords;
+pub(crate) use late::{LateCount, LateRecords};
 
 use crate::error::{Error, Result};
 use crate::exchange::Keyed;

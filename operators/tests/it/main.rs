@@ -3,6 +3,7 @@
 
 mod event_time;
 mod harness;
+mod joins;
 mod order;
 mod windows;
 

@@ -1,0 +1,48 @@
+//! Joins: two keyed streams become one.
+//!
+//! [`KeyedStream::connect`] brings the records of two streams to the worker that owns their key; what is done with them there is a
+//! [`ProcessFunction`](crate::process::ProcessFunction) over [`Either`] (Flink's `connect` and `CoProcessFunction`). Two joins are ready made:
+//! [`KeyedStream::interval_join`] of records that are close in event time, and [`KeyedStream::as_of_join`] with the version that was valid.
+//! Which rows they give is a property of the log: neither speed nor the number of workers matters.
+
+mod as_of;
+mod interval;
+
+pub use as_of::AsOfJoin;
+pub use interval::{Interval, IntervalJoin};
+
+use crate::exchange::Keyed;
+use crate::stream::{KeyedStream, Stream};
+use rivermark_state::Key;
+use serde::{Deserialize, Serialize};
+
+/// A record of one of two streams.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Either<A, B> {
+    /// Of the stream on which the method was called.
+    Left(A),
+    /// Of the other one.
+    Right(B),
+}
+
+impl<K: Key, A: Send + 'static> KeyedStream<K, A> {
+    /// Brings the records of both streams together by key.
+    ///
+    /// # Panics
+    /// If the streams belong to different flows, or one of them was told to run in event-time order: that is for the connected stream.
+    pub fn connect<B: Send + 'static>(self, other: KeyedStream<K, B>) -> KeyedStream<K, Either<A, B>> {
+        assert!(
+            self.order.is_none() && other.order.is_none(),
+            "call in_event_time_order behind connect, not before: two streams that are each in order are not so together"
+        );
+        let left = either(self.keyed, Either::Left);
+        KeyedStream { keyed: left.union(either(other.keyed, Either::Right)), order: None }
+    }
+}
+
+fn either<K: Key, V: Send + 'static, E: Send + 'static>(
+    keyed: Stream<Keyed<K, V>>,
+    wrap: impl Fn(V) -> E + Clone + Send + Sync + 'static,
+) -> Stream<Keyed<K, E>> {
+    keyed.map(move |Keyed { hash, key, value }| Keyed { hash, key, value: wrap(value) })
+}
