@@ -188,13 +188,13 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         Ok(())
     }
 
-    /// The slices whose records are on time for a window.
+    /// The slices whose records are on time for a window. Costs what lies within the window, however many others are kept.
     fn slices_of(&mut self, window: Window) -> Vec<Slice> {
         let (start, end) = (window.start.millis(), window.end.millis());
-        let of_window = |slice: &Slice| slice.0 >= start && slice.0 < end && slice.1 <= end;
         // The last window of all time holds its last moment too.
-        let of_window = |slice: &Slice| of_window(slice) || (end == i64::MAX && slice.0 == end);
-        self.store.table(self.on_time).namespaces().filter(of_window).collect()
+        let last = if end == i64::MAX { end } else { end - 1 };
+        let within = self.store.table(self.on_time).namespaces_in((start, i64::MIN)..=(last, i64::MAX));
+        within.filter(|slice| slice.1 <= end).collect()
     }
 
     /// Emits all rows of the window that ends at `end`.
@@ -271,15 +271,17 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let over = |end: Timestamp| end.plus_millis(self.lateness) <= self.watermark;
         let slices = self.slices;
         let table = self.store.table(self.on_time);
+        // Later slices are over later, so the first that is not is where to stop.
         let done: Vec<Slice> = table
             .namespaces()
-            .filter(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
+            .take_while(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
             .collect();
         for slice in done {
             table.drop_namespace(slice).map_err(&failed)?;
         }
         let table = self.store.table(self.allowed_late);
-        let done: Vec<i64> = table.namespaces().filter(|end| over(Timestamp::from_millis(*end))).collect();
+        let done: Vec<i64> =
+            table.namespaces().take_while(|end| over(Timestamp::from_millis(*end))).collect();
         for end in done {
             table.drop_namespace(end).map_err(&failed)?;
         }

@@ -3,7 +3,7 @@
 //! Rows are ordered by slice first, so that a closed slice is one range of the backend: one scan, one range delete.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use super::hot::HotMap;
 use super::{ErasedTable, Flush, Part, owned};
@@ -150,29 +150,14 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         Ok(found.map(|(slot, index)| self.maps[slot].read(index)))
     }
 
-    /// Removes the accumulator of `key` in slice `namespace`, as merging sessions do.
-    ///
-    /// # Errors
-    /// When its row cannot be read or decoded.
-    pub fn remove(&mut self, namespace: N, hash: u64, key: &K) -> Result<Option<A>> {
-        let Some((slot, index)) = self.locate(namespace, hash, key)? else { return Ok(None) };
-        let bytes = namespace.to_bytes();
-        let rows = Grouped { namespace: bytes.as_ref(), groups: self.scope.groups };
-        let value = self.maps[slot].remove_at(&mut self.scope, &rows, hash, index)?;
-        if self.maps[slot].is_vacant() {
-            self.release(namespace);
-        }
-        Ok(Some(value))
-    }
-
     /// All slices with anything in them, in order.
     pub fn namespaces(&self) -> impl DoubleEndedIterator<Item = N> {
         self.index.keys().copied()
     }
 
-    /// The first slice with anything in it.
-    pub fn first_namespace(&self) -> Option<N> {
-        self.index.keys().next().copied()
+    /// The slices in `range` with anything in them, in order; after a restore also some that have become empty. Costs what it gives, however many others there are.
+    pub fn namespaces_in(&self, range: impl RangeBounds<N>) -> impl DoubleEndedIterator<Item = N> {
+        self.index.range(range).map(|(namespace, _)| *namespace)
     }
 
     /// Visits every pair of a slice in no particular order, spilled ones included.
