@@ -46,8 +46,8 @@ pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction};
 pub use rivermark_operators::{
     Aggregate, BoxError, DeadLetter, Error, Flow, Key, KeyedStream, Late, List, Map, Reducing, Result,
-    StateValue, Stream, Timestamp, Value, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
-    Windows, days, hours, millis, minutes, secs,
+    StateValue, Stream, Summand, Timestamp, Value, WatermarkGenerator, Watermarks, Window, Windowed,
+    WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{sink, source};
 

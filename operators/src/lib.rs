@@ -39,4 +39,4 @@ pub use source::DeadLetter;
 pub use stream::{Flow, KeyedStream, Stream};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
 pub use watermark::{WatermarkGenerator, Watermarks};
-pub use window::{Aggregate, Late, Window, Windowed, WindowedStream, Windows};
+pub use window::{Aggregate, Late, Summand, Window, Windowed, WindowedStream, Windows};

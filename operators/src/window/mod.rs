@@ -27,7 +27,7 @@ mod late;
 mod session;
 mod slices;
 
-pub use aggregate::{Aggregate, Count};
+pub use aggregate::{Aggregate, Count, Summand};
 pub use assign::{Window, Windows};
 
 use crate::exchange::Keyed;
@@ -97,8 +97,9 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         self.aggregate(Count)
     }
 
-    /// Adds up what `read` gives for each record. An overflowing sum stops the job.
-    pub fn sum<N: StateValue + Sync + std::ops::Add<Output = N>>(
+    /// Adds up what `read` gives for each record. A sum that overflows stops the job, with an error that names the operator and the
+    /// record (or the window, where it is the sums of slices that overflow).
+    pub fn sum<N: StateValue + Sync + Summand>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
     ) -> Stream<Windowed<K, N>> {

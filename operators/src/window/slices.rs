@@ -12,7 +12,7 @@ use super::assign::{Slices, Window};
 use super::late::LateRecords;
 use super::{Aggregate, Windowed};
 use crate::batch::{Batch, Stamp};
-use crate::context::{BlameCell, OperatorMetrics, TaskContext};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::exchange::{Ahead, Keyed};
@@ -198,10 +198,11 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     /// Emits all rows of the window that ends at `end`.
-    fn fire(&mut self, end: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+    fn fire(&mut self, end: Timestamp, watch: &mut Watch<'_>, cx: &mut TaskContext<'_>) -> Result<()> {
         let failed = self.failed("reading the state of a window that fires");
         let window = self.slices.window(end);
         let stamp = Stamp::derived(end.minus_millis(1));
+        watch.at(&stamp);
         let slices = self.slices_of(window);
         let (aggregate, out) = (&self.aggregate, &mut self.out);
         let table = self.store.table(self.on_time);
@@ -254,11 +255,13 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
         while let Some(&end) = self.pending.first()
             && end <= watermark
         {
             self.pending.pop_first();
-            self.fire(end, cx)?;
+            self.fire(end, &mut watch, cx)?;
         }
         self.watermark = watermark;
         self.noted = None;
@@ -319,10 +322,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
             // After a restart the first watermarks may be older than the restored one.
             Signal::Watermark(watermark) if watermark <= self.watermark => return Ok(()),
             Signal::Watermark(watermark) => {
-                let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
-                let watch = blame.watch(&name);
                 self.advance(watermark, cx)?;
-                drop(watch);
                 self.metrics.set_watermark(watermark);
             }
             Signal::Barrier(epoch) => {
