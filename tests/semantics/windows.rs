@@ -62,7 +62,7 @@ fn sessions_hold_what_the_definition_says_with_any_number_of_workers() {
     });
 }
 
-fn keyed(events: Stream<Event>, bound: u64) -> KeyedStream<u8, Event> {
+pub fn keyed(events: Stream<Event>, bound: u64) -> KeyedStream<u8, Event> {
     events.event_time(time, Watermarks::bounded(millis(bound))).key_by(|event| event.key)
 }
 

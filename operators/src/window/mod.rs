@@ -30,13 +30,14 @@ mod slices;
 pub use aggregate::{Aggregate, Count, Summand};
 pub use assign::{Window, Windows};
 
+use crate::error::{Error, Result};
 use crate::exchange::Keyed;
-use crate::plan::{NodeKind, NodeSpec};
+use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::span_millis;
 use aggregate::{Average, Fold, Max, Min, Reading, Sum};
 use assign::Shape;
-use rivermark_state::{Key, StateValue};
+use rivermark_state::{Key, KeyedStore, StateValue};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -145,22 +146,29 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     pub fn aggregate<A: Aggregate<V>>(self, aggregate: A) -> Stream<Windowed<K, A::Out>> {
         let lateness = span_millis(self.allowed_lateness);
         let windows = self.windows;
+        let layout = match lateness {
+            0 => windows.to_string(),
+            _ => format!("{windows} with an allowed lateness of {lateness} ms"),
+        };
         let has_late = self.late.is_some();
         let mut spec = NodeSpec::new("window", NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = true;
         let rows = self.keyed.exchanged().then(spec, move |builder, port| {
+            let store = open_store(builder, &layout)?;
             let out = builder.output::<Windowed<K, A::Out>>(port);
             let late = builder.output::<Late<K, V>>(port + 1);
             let late = late::LateRecords::new(has_late.then_some(late), builder.metrics());
             match windows.shape {
                 Shape::Sliding(slices) => {
+                    let aggregate = aggregate.clone();
                     let operator =
-                        slices::SliceWindows::open(builder, slices, lateness, aggregate.clone(), out, late)?;
+                        slices::SliceWindows::open(builder, store, slices, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);
                 }
                 Shape::Session { gap } => {
+                    let aggregate = aggregate.clone();
                     let operator =
-                        session::SessionWindows::open(builder, gap, lateness, aggregate.clone(), out, late)?;
+                        session::SessionWindows::open(builder, store, gap, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);
                 }
             }
@@ -171,4 +179,11 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         }
         rows
     }
+}
+
+/// Opens the state of windows, which is of use only to the same windows: with others, slices would be counted to the wrong ones, or to none.
+fn open_store(builder: &mut TaskBuilder<'_>, layout: &str) -> Result<KeyedStore> {
+    let mut store = builder.open_store()?;
+    store.declare_layout(layout).map_err(|e| Error::state(&builder.name(), "restoring its windows", e))?;
+    Ok(store)
 }

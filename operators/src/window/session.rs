@@ -82,7 +82,8 @@ fn merge<A>(
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
     pub(super) fn open(
-        builder: &mut TaskBuilder<'_>,
+        builder: &TaskBuilder<'_>,
+        mut store: KeyedStore,
         gap: i64,
         lateness: i64,
         aggregate: A,
@@ -90,7 +91,6 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         late: LateRecords<K, V>,
     ) -> Result<Self> {
         let name = builder.name();
-        let mut store = builder.open_store()?;
         let opening = |e: StateError| Error::state(&name, "opening the state of sessions", e);
         let sessions = store.value_table(Value::new("sessions")).map_err(opening)?;
         let timers = store.timers("ends").map_err(opening)?;

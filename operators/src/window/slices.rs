@@ -49,7 +49,8 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     pub(super) fn open(
-        builder: &mut TaskBuilder<'_>,
+        builder: &TaskBuilder<'_>,
+        mut store: KeyedStore,
         slices: Slices,
         lateness: i64,
         aggregate: A,
@@ -57,7 +58,6 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         late: LateRecords<K, V>,
     ) -> Result<Self> {
         let name = builder.name();
-        let mut store = builder.open_store()?;
         let opening = |e: StateError| Error::state(&name, "opening the state of windows", e);
         let on_time = store.window_table("slices").map_err(opening)?;
         let allowed_late = store.window_table("late").map_err(opening)?;
