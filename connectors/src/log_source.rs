@@ -44,7 +44,8 @@ impl<T, F> LogSource<T, F> {
     }
 
     /// Ends each partition at the end that it has when its reader is opened. A restart looks at the end anew: what was appended meanwhile is
-    /// read too, since a checkpoint keeps positions and never ends.
+    /// read too, since a checkpoint keeps positions and never ends. Windows that were open at the end have fired and are final: what was appended
+    /// for them is late.
     pub fn until_end(mut self) -> Self {
         self.until_end = true;
         self

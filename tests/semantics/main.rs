@@ -5,6 +5,7 @@ mod case;
 mod crashes;
 mod dead_letters;
 mod discovery;
+mod ends;
 mod extremes;
 mod geometry;
 mod lateness;

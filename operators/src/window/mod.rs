@@ -18,12 +18,19 @@
 //! of a key and window holds all records that are not late. First and last row are deterministic; how many corrections lie between, and in
 //! which order records of different partitions enter them, is not.
 //!
+//! # The end of a bounded stream
+//! It is the end of time for what was read: every window that is open fires. More may be appended afterwards, and read by a next run of the
+//! flow. For that run time has come to the end of the last window that fired (for sessions, to where the last of them was final), of
+//! any key. So what has fired is final: a record for it is late, or corrects it where lateness is allowed, and no window without
+//! allowed lateness ever has two rows. To go on in the middle of windows, let the stream not end, and stop the job.
+//!
 //! A session has no bounds of its own to keep records apart by, so what is allowed late and comes before it fires is in its first row. What comes
 //! afterwards may move its bounds or join it with another: the row under the widest bounds is the last one, those within are replaced.
 
 mod aggregate;
 mod assign;
 mod late;
+mod reached;
 mod session;
 mod slices;
 

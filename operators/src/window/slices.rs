@@ -10,6 +10,7 @@
 
 use super::assign::{Slices, Window};
 use super::late::LateRecords;
+use super::reached::Reached;
 use super::{Aggregate, Windowed};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
@@ -42,7 +43,7 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     pending: BTreeSet<Timestamp>,
     /// The slice that `pending` knows of already.
     noted: Option<Slice>,
-    watermark: Timestamp,
+    reached: Reached,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
 }
@@ -71,7 +72,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             allowed_late,
             pending: BTreeSet::new(),
             noted: None,
-            watermark: builder.restored_watermark(),
+            reached: Reached::restored(builder.restored_watermark()),
             out,
             late,
             store,
@@ -103,7 +104,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     fn note_end(&mut self, end: Timestamp) {
-        if end > self.watermark {
+        if end > self.reached.watermark {
             self.pending.insert(end);
         }
     }
@@ -159,7 +160,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let acc =
             table.upsert(end.millis(), record.hash, &record.key, || aggregate.create()).map_err(failed)?;
         aggregate.add(acc, &record.value);
-        if end <= self.watermark {
+        if end <= self.reached.watermark {
             let stamp = Stamp { time: end.minus_millis(1), ..stamp };
             self.correct(end, stamp, record.hash, &record.key)
         } else {
@@ -257,13 +258,15 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
+        let mut last = None;
         while let Some(&end) = self.pending.first()
             && end <= watermark
         {
             self.pending.pop_first();
             self.fire(end, &mut watch, cx)?;
+            last = Some(end).filter(|end| *end < Timestamp::MAX).or(last);
         }
-        self.watermark = watermark;
+        self.reached.advance(watermark, last);
         self.noted = None;
         self.forget()
     }
@@ -271,7 +274,12 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     /// Drops the slices and corrections that nobody can need any more.
     fn forget(&mut self) -> Result<()> {
         let failed = self.failed("dropping a window that is over");
-        let over = |end: Timestamp| end.plus_millis(self.lateness) <= self.watermark;
+        let Reached { watermark, time } = self.reached;
+        // Behind the end of time there is nothing that windows could be kept for.
+        let over = |end: Timestamp| match end {
+            Timestamp::MAX => watermark == end,
+            end => end.plus_millis(self.lateness) <= time,
+        };
         let slices = self.slices;
         let table = self.store.table(self.on_time);
         // Later slices are over later, so the first that is not is where to stop.
@@ -302,7 +310,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
             watch.at(stamp);
             self.ahead.step(&self.store);
             // A partition that was idle may be behind windows that have fired without it: then it is late for them.
-            let watermark = stamp.watermark.max(self.watermark);
+            let watermark = stamp.watermark.max(self.reached.watermark);
             let slice = self.slices.slice_of(stamp.time);
             let first_end = self.slices.first_end(slice);
             if watermark < first_end {
@@ -320,13 +328,14 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             // After a restart the first watermarks may be older than the restored one.
-            Signal::Watermark(watermark) if watermark <= self.watermark => return Ok(()),
+            Signal::Watermark(watermark) if watermark <= self.reached.watermark => return Ok(()),
             Signal::Watermark(watermark) => {
                 self.advance(watermark, cx)?;
                 self.metrics.set_watermark(watermark);
             }
             Signal::Barrier(epoch) => {
-                cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
+                cx.parts.add_state(&self.name, &mut self.store, epoch, self.reached.watermark)?;
+                self.reached.save(&self.name, cx.parts);
                 self.late.save(cx.parts);
             }
             Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
