@@ -386,6 +386,8 @@ impl<K: Key, V, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        // Where no records come, timers and other stores may still exceed the budget.
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.out.flush(cx)
     }
 }

@@ -269,6 +269,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        // Where no records come, other stores may still exceed the budget.
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }

@@ -1,0 +1,4 @@
+//! Operators as a worker builds them, without an engine.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod budget;
