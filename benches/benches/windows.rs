@@ -128,6 +128,18 @@ fn windows(c: &mut Criterion) {
     }
 }
 
+/// Windows of a minute that are kept for half a week: thousands of slices at any time, of which one fires at a time.
+fn kept(c: &mut Criterion) {
+    let mut group = group_of(c, "kept");
+    for (name, lateness) in [("not", minutes(0)), ("half_a_week", hours(84))] {
+        engine(&mut group, &format!("engine/{name}"), "window-1", |keyed| {
+            let windows = keyed.window(Windows::tumbling(minutes(1)));
+            windows.allowed_lateness(lateness).count().sink(Nowhere);
+        });
+    }
+    group.finish();
+}
+
 /// Sets a timer a record, ten minutes ahead: ten thousand of them at any time.
 #[derive(Clone)]
 struct Remind;
@@ -168,5 +180,5 @@ fn timers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, windows, timers);
+criterion_group!(benches, windows, kept, timers);
 criterion_main!(benches);

@@ -40,6 +40,10 @@ pub struct Manifest {
     pub sinks: BTreeMap<String, Vec<Prepared>>,
     /// Operator uid -> its watermark, in milliseconds of event time: the least over its tasks.
     pub watermarks: BTreeMap<String, i64>,
+    /// Operator uid -> how far its event time had come when the stream ended, in milliseconds: the greatest over its tasks. Only of
+    /// operators whose stream has ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ends: BTreeMap<String, i64>,
     /// Name -> count, summed over the tasks.
     pub counters: BTreeMap<String, u64>,
 }
@@ -125,6 +129,8 @@ pub struct Parts {
     pub sinks: Vec<(String, Prepared)>,
     /// Operator uid and watermark, in milliseconds of event time.
     pub watermarks: Vec<(String, i64)>,
+    /// Operator uid and how far its event time had come when its stream ended, in milliseconds.
+    pub ends: Vec<(String, i64)>,
     /// Name and count.
     pub counters: Vec<(String, u64)>,
 }
@@ -209,6 +215,10 @@ impl Manifest {
         for (operator, watermark) in parts.watermarks {
             let least = self.watermarks.entry(operator).or_insert(watermark);
             *least = watermark.min(*least);
+        }
+        for (operator, end) in parts.ends {
+            let greatest = self.ends.entry(operator).or_insert(end);
+            *greatest = end.max(*greatest);
         }
         for (name, count) in parts.counters {
             let sum = self.counters.entry(name).or_default();

@@ -44,11 +44,8 @@ impl<T, F> LogSource<T, F> {
     }
 
     /// Ends each partition at the end that it has when its reader is opened. A restart looks at the end anew: what was appended meanwhile is
-    /// read too, since a checkpoint keeps positions and never ends.
-    ///
-    /// The end of all partitions is the end of time: it fires every window and timer. What is appended later and read by another run is
-    /// judged by its partition's watermark as ever, so a window that was fired by the end and gets more records fires again, with those
-    /// alone: every record is counted once. To leave windows open, run without this and stop the job.
+    /// read too, since a checkpoint keeps positions and never ends. Windows that were open at the end have fired and are final: what was appended
+    /// for them is late.
     pub fn until_end(mut self) -> Self {
         self.until_end = true;
         self

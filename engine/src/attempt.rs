@@ -19,6 +19,7 @@ use rivermark_checkpoint::{
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::sink::{CommitError, Committer, SinkContext};
 use rivermark_operators::{Error, Result};
+use rivermark_state::StateError;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -39,6 +40,17 @@ pub(crate) enum Over {
         /// Whether trying again is pointless: another process runs the flow, or it cannot run as it is described.
         is_final: bool,
     },
+}
+
+/// Whether a flow cannot run as it is described, and so will not the next time either.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::Flow { .. } => true,
+        Error::State { source, .. } => {
+            matches!(source.downcast_ref(), Some(StateError::Layout { .. } | StateError::Schema { .. }))
+        }
+        _ => false,
+    }
 }
 
 impl Over {
@@ -243,8 +255,7 @@ impl Attempt {
             let _ = answer.send(Err(error.to_string()));
         }
         let error = self.failure.take().unwrap_or(error);
-        // A flow that cannot run as it is described will not run the next time either.
-        let is_final = matches!(error, Error::Flow { .. });
+        let is_final = is_final(&error);
         Some(Over::Badly { error, is_final })
     }
 

@@ -343,6 +343,7 @@ impl WorkerSeed {
             partitions: Arc::clone(&self.partitions),
             metrics: &self.shared.operators,
             watermarks: checkpoint.map_or(&none, |manifest| &manifest.watermarks),
+            ends: checkpoint.map_or(&none, |manifest| &manifest.ends),
             resources: Arc::clone(&environment.resources),
             batch_capacity: Batch::<()>::CAPACITY,
             open_store: &mut open_store,

@@ -166,6 +166,7 @@ fn sources_and_sinks(partitions: &Partitions, task: TaskId, parts: &CheckpointPa
         operators: Vec::new(),
         sinks: sinks.collect(),
         watermarks: parts.watermarks.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
+        ends: parts.ends.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
         counters: parts.counters.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
     }
 }

@@ -58,6 +58,8 @@ pub struct CheckpointParts {
     pub tokens: Vec<TokenPart>,
     /// The watermarks of operators that keep state. All tasks of one exchange have seen the same one when a barrier is aligned.
     pub watermarks: Vec<(Arc<str>, Timestamp)>,
+    /// How far the event time of operators had come when their streams ended. Tasks differ; the greatest counts for all.
+    pub ends: Vec<(Arc<str>, Timestamp)>,
     /// Counts that must survive restarts, by operator; each task's since the attempt began.
     pub counters: Vec<(Arc<str>, u64)>,
     /// How many ends of the plan the barrier has reached.

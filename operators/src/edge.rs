@@ -2,7 +2,7 @@
 //!
 //! The grammar of an edge is `(Batch | Watermark | Idle | Vacant | Active | Partition | Barrier)* End`. Within a task an edge is a direct
 //! call: an operator owns what is downstream of it and pushes a batch at a time, so a chain costs one virtual call a batch and queues
-//! nothing. [`Output`] asserts the grammar on every edge, always: it costs a comparison a batch.
+//! nothing. [`Output`] asserts on every edge, always, that nothing follows an end and that watermarks rise: it costs a comparison a batch.
 
 use crate::batch::{Batch, Stamp};
 use crate::context::{OperatorMetrics, TaskContext};

@@ -350,6 +350,8 @@ pub struct TaskEnvironment<'a> {
     pub metrics: &'a HashMap<Arc<str>, Arc<OperatorMetrics>>,
     /// The watermarks of operators in the checkpoint, by name.
     pub watermarks: &'a std::collections::BTreeMap<String, i64>,
+    /// How far the operators' event time had come when their streams ended, by name.
+    pub ends: &'a std::collections::BTreeMap<String, i64>,
     /// Resources that sources and sinks look up, such as the embedded log.
     pub resources: Arc<Resources>,
     /// How many records an operator collects before it passes them on: [`Batch::CAPACITY`](crate::Batch::CAPACITY) but for tests.
@@ -430,12 +432,13 @@ impl<'a> TaskBuilder<'a> {
             .unwrap_or_else(|| Arc::new(OperatorMetrics::new(name.clone())))
     }
 
-    /// The watermark that the node being built had in the checkpoint. A stream that had ended begins anew: all of its windows have
-    /// fired, and what is read from now on was appended since.
+    /// The watermark that the node being built had in the checkpoint. A stream that had ended goes on with what was appended since: from
+    /// where the node says its time had come, or as if no time had passed where it says nothing.
     pub(crate) fn restored_watermark(&self) -> Timestamp {
-        let restored = self.environment.watermarks.get(&*self.plan.nodes[self.node].name);
-        let restored = restored.map_or(Timestamp::MIN, |millis| Timestamp::from_millis(*millis));
-        if restored == Timestamp::MAX { Timestamp::MIN } else { restored }
+        let name = &*self.plan.nodes[self.node].name;
+        let at = |times: &std::collections::BTreeMap<String, i64>| times.get(name).copied();
+        let restored = at(self.environment.watermarks).filter(|millis| *millis != i64::MAX);
+        restored.or(at(self.environment.ends)).map_or(Timestamp::MIN, Timestamp::from_millis)
     }
 
     /// Whether the records of the node being built carry event time.

@@ -89,6 +89,19 @@ pub enum StateError {
         /// The types it has.
         found_schema: String,
     },
+    /// The rows are laid out otherwise than the program expects.
+    #[error(
+        "operator {operator}: its state is of {found}, but the program has {layout}; \
+         raise the flow's version to compute everything anew, or give the operator another name to begin with no state"
+    )]
+    Layout {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// What the program declares.
+        layout: String,
+        /// What the state was declared to be.
+        found: String,
+    },
     /// The snapshots do not fit the store that should be restored from them.
     #[error("operator {operator}: cannot restore: {reason}")]
     Mismatch {

@@ -192,7 +192,7 @@ impl Snapshot {
 }
 
 /// The version of [`Meta`].
-pub(crate) const META_VERSION: u32 = 1;
+pub(crate) const META_VERSION: u32 = 2;
 
 /// What a snapshot says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,6 +201,8 @@ pub(crate) struct Meta {
     pub groups: u16,
     pub range: KeyGroupRange,
     pub tables: Vec<TableMeta>,
+    /// What the operator said of how it lays out its rows.
+    pub layout: Option<String>,
     /// Name, role and length in bytes (of deltas), in order.
     pub files: Vec<(String, FileRole, u64)>,
 }

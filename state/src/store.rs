@@ -100,6 +100,7 @@ pub struct KeyedStore {
     resolved: Vec<Resolved>,
     /// All tables that the snapshots name, by their order of registration first.
     known: Vec<TableMeta>,
+    layout: Option<String>,
     restored: Restored,
     cold: SharedCold,
     chain: Chain,
@@ -131,6 +132,7 @@ impl KeyedStore {
             types: Vec::new(),
             resolved: Vec::new(),
             known: restoration.tables,
+            layout: restoration.layout,
             restored: restoration.restored,
             cold: Arc::new(Mutex::new(cold)),
             chain,
@@ -151,6 +153,25 @@ impl KeyedStore {
     /// About how many bytes are in the backend.
     pub fn cold_bytes(&self) -> u64 {
         self.cold.lock().backend.bytes()
+    }
+
+    /// Says how the operator lays out its rows, where their types do not say it: the windows that its slices are of. It is kept in
+    /// snapshots, and rows of one layout are not taken for rows of another.
+    ///
+    /// # Errors
+    /// When the state that was restored has another layout.
+    pub fn declare_layout(&mut self, layout: &str) -> Result<()> {
+        match &self.layout {
+            Some(found) if found != layout => Err(StateError::Layout {
+                operator: self.operator.clone(),
+                layout: layout.to_owned(),
+                found: found.clone(),
+            }),
+            _ => {
+                self.layout = Some(layout.to_owned());
+                Ok(())
+            }
+        }
     }
 
     /// The table of a handle, opened on first use. The name is looked up: call it once a task, or use
@@ -331,12 +352,6 @@ impl KeyedStore {
         Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
     }
 
-    /// The states that the snapshots hold and that nothing has opened, by name. They are carried over into the next snapshots.
-    pub fn unopened(&self) -> impl Iterator<Item = &str> {
-        let is_open = |id: u16| self.tables.iter().any(|table| table.scope().id == id);
-        self.known.iter().filter(move |table| !is_open(table.id)).map(|table| table.name.as_str())
-    }
-
     /// The directory entry of a table, new if the name is.
     fn declare(&mut self, name: &str, kind: StateKind, schema: String, width: usize) -> Result<TableMeta> {
         if let Some(known) = self.known.iter().find(|known| known.name == name) {
@@ -447,6 +462,7 @@ impl KeyedStore {
             groups: self.spec.groups,
             range: self.spec.range,
             tables: self.known.clone(),
+            layout: self.layout.clone(),
             files: self.chain.files(),
         };
         let mut bytes = Vec::new();

@@ -6,6 +6,7 @@ mod crashes;
 mod dead_letters;
 mod discovery;
 mod durability;
+mod ends;
 mod extremes;
 mod geometry;
 mod lateness;

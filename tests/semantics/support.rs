@@ -72,15 +72,6 @@ impl Lab {
     }
 }
 
-/// Where state can live.
-pub fn backends() -> Vec<StateBackend> {
-    vec![
-        StateBackend::Memory,
-        #[cfg(feature = "rocksdb")]
-        StateBackend::RocksDb,
-    ]
-}
-
 /// One worker and several, memory and more.
 pub fn labs() -> Vec<Lab> {
     vec![

@@ -5,7 +5,7 @@ use crate::model::{self, Rows, Shape};
 use crate::support::{Event, Lab, event, labs};
 use proptest::prelude::*;
 use rivermark::connectors::{Collect, FromVec};
-use rivermark::{KeyedStream, StateBackend, Stream, Watermarks, Windowed, Windows, millis};
+use rivermark::{KeyedStream, StateBackend, Stream, Timestamp, Watermarks, Windowed, Windows, millis};
 use std::collections::BTreeMap;
 
 /// Out of order within a partition, and partitions that are not at the same time.
@@ -62,7 +62,7 @@ fn sessions_hold_what_the_definition_says_with_any_number_of_workers() {
     });
 }
 
-fn keyed(events: Stream<Event>, bound: u64) -> KeyedStream<u8, Event> {
+pub fn keyed(events: Stream<Event>, bound: u64) -> KeyedStream<u8, Event> {
     events.event_time(time, Watermarks::bounded(millis(bound))).key_by(|event| event.key)
 }
 
@@ -136,4 +136,18 @@ fn an_overflowing_sum_stops_the_job_and_says_so() {
         .sink(Collect::new());
     let error = lab.engine().run(flow).unwrap_err().to_string();
     assert!(error.contains("overflow") && error.contains("vec[0] offset 1"), "{error}");
+}
+
+#[test]
+fn slices_whose_sums_overflow_together_stop_the_job_and_say_which_window() {
+    let lab = Lab::new(1, StateBackend::Memory);
+    let flow = lab.flow();
+    keyed(flow.source(FromVec::new(vec![event(0, 0, i64::MAX), event(0, 10, 1)])), 0)
+        .window(Windows::sliding(millis(20), millis(10)))
+        .sum(|e| e.value)
+        .sink(Collect::new());
+    let error = lab.engine().run(flow).unwrap_err().to_string();
+    let window_end = Timestamp::from_millis(19).to_string();
+    assert!(error.contains("window-1") && error.contains(&window_end), "{error}");
+    assert!(error.contains("the sum overflows `i64`"), "{error}");
 }

@@ -119,6 +119,7 @@ impl Attempt {
             operators: BTreeMap::new(),
             sinks: BTreeMap::new(),
             watermarks: BTreeMap::new(),
+            ends: BTreeMap::new(),
             counters: BTreeMap::new(),
         };
         for (sink, prepared) in &self.carried {

@@ -145,6 +145,7 @@ pub fn manifest(generation: Generation, epoch: Epoch, files: Vec<FileRef>) -> Ma
         operators: [("operator".to_owned(), vec![state])].into(),
         sinks: BTreeMap::new(),
         watermarks: BTreeMap::new(),
+        ends: BTreeMap::new(),
         counters: BTreeMap::new(),
     }
 }

@@ -28,6 +28,7 @@ fn manifest() -> Manifest {
         operators: [("count".to_owned(), vec![task])].into(),
         sinks: [("sink".to_owned(), vec![token(0, Epoch(7))])].into(),
         watermarks: [("count".to_owned(), i64::MIN)].into(),
+        ends: Default::default(),
         counters: [("records".to_owned(), u64::MAX)].into(),
     }
 }

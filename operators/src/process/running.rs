@@ -191,7 +191,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             Some(order) => advance_in_order(core, &*order.waiting, watermark, &mut watch, cx)?,
         }
         core.watermark = watermark;
-        core.store.maintain().map_err(core.failed("keeping to the memory budget"))
+        Ok(())
     }
 }
 
@@ -276,6 +276,9 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        // Where no records come, timers and other stores may still exceed the budget.
+        let core = &mut self.core;
+        core.store.maintain().map_err(core.failed("keeping to the memory budget"))?;
         if let Some(order) = &mut self.order {
             order.late.flush(cx)?;
         }

@@ -30,6 +30,7 @@ pub(super) struct Kept {
     files: HashMap<(Arc<str>, String), RestoreFile>,
     partitions: HashMap<u16, HashMap<String, Vec<u8>>>,
     watermarks: BTreeMap<String, i64>,
+    ends: BTreeMap<String, i64>,
     pub(super) metrics: HashMap<Arc<str>, Arc<OperatorMetrics>>,
 }
 
@@ -54,7 +55,11 @@ impl Kept {
             let of_partition = self.partitions.entry(part.partition).or_default();
             of_partition.insert(part.operator.to_string(), part.state);
         }
-        self.watermarks = parts.watermarks.iter().map(|(name, at)| (name.to_string(), at.millis())).collect();
+        let times = |times: &[(Arc<str>, Timestamp)]| {
+            times.iter().map(|(name, at)| (name.to_string(), at.millis())).collect()
+        };
+        self.watermarks = times(&parts.watermarks);
+        self.ends = times(&parts.ends);
     }
 
     fn part(&mut self, operator: &Arc<str>, snapshot: Snapshot) -> RestorePart {
@@ -117,6 +122,7 @@ impl Instance {
             partitions,
             metrics: &kept.metrics,
             watermarks: &kept.watermarks,
+            ends: &kept.ends,
             resources: Arc::new(Resources::default()),
             batch_capacity: if mode == Mode::OneOut { 1 } else { Batch::<()>::CAPACITY },
             open_store: &mut open_store,

@@ -1,14 +1,14 @@
 //! What windows compute: an aggregate is a monoid of accumulators with a way in and a way out.
 
 use rivermark_state::StateValue;
-use std::any::type_name;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 /// An aggregation over the records of a window.
 ///
-/// Accumulators are merged across slices, sessions and, one day, before the exchange, so `merge` must be associative and commutative
-/// and agree with `add`: adding a record to an accumulator is the same as merging with one that holds only it.
+/// Accumulators of slices are merged where a window has several, and those of sessions where a record joins them, in no particular
+/// order; so `merge` must be associative and commutative and agree with `add`: adding a record to an accumulator is the same as merging
+/// with one that holds only it. A function that panics stops the job, with an error that names the operator and the record or window.
 /// (Flink's `AggregateFunction`; Jesus et al., "A Survey of Distributed Data Aggregation Algorithms", 2015.)
 pub trait Aggregate<V>: Clone + Send + Sync + 'static {
     /// What is kept a key and slice.
@@ -70,32 +70,40 @@ pub(crate) trait Combine<N>: Clone + 'static {
     fn combine(a: N, b: N) -> N;
 }
 
-/// A number that can be added up: the integers, `f32`, `f64` and `Duration`, or one's own.
-pub trait Summand: StateValue + Sync {
-    /// The sum of both, or `None` if it is out of range.
-    fn plus(self, other: Self) -> Option<Self>;
+/// What can be summed: integers, which stop the job rather than overflow, floating-point numbers and durations.
+///
+/// Implement it for a number of your own to use it in [`crate::WindowedStream::sum`]. `checked_sum` must be associative and commutative.
+pub trait Summand: Sized {
+    /// The sum, or `None` where the type cannot hold it.
+    fn checked_sum(self, other: Self) -> Option<Self>;
 }
 
-macro_rules! summands {
-    ($($checked:ty),*; $($float:ty),*) => {
-        $(impl Summand for $checked {
+macro_rules! checked_summands {
+    ($($summand:ty)*) => {$(
+        impl Summand for $summand {
             #[inline]
-            fn plus(self, other: Self) -> Option<Self> {
+            fn checked_sum(self, other: Self) -> Option<Self> {
                 self.checked_add(other)
             }
-        })*
-        $(impl Summand for $float {
+        }
+    )*};
+}
+checked_summands!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize Duration);
+
+macro_rules! float_summands {
+    ($($summand:ty)*) => {$(
+        /// Never fails: a sum too large is infinite.
+        impl Summand for $summand {
             #[inline]
-            fn plus(self, other: Self) -> Option<Self> {
+            fn checked_sum(self, other: Self) -> Option<Self> {
                 Some(self + other)
             }
-        })*
-    };
+        }
+    )*};
 }
+float_summands!(f32 f64);
 
-summands!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, Duration; f32, f64);
-
-/// The sum; one that is out of range panics, which stops the job.
+/// The sum; one that overflows panics, which stops the job.
 #[derive(Clone)]
 pub(crate) struct Sum;
 /// The lesser.
@@ -108,8 +116,14 @@ pub(crate) struct Max;
 impl<N: Summand> Combine<N> for Sum {
     #[inline]
     fn combine(a: N, b: N) -> N {
-        a.plus(b).unwrap_or_else(|| panic!("a sum overflows {}", type_name::<N>()))
+        a.checked_sum(b).unwrap_or_else(|| overflow::<N>())
     }
+}
+
+#[cold]
+fn overflow<N>() -> ! {
+    let summand = std::any::type_name::<N>();
+    panic!("the sum overflows `{summand}`: let `sum` read a wider type, such as i128")
 }
 
 impl<N: PartialOrd> Combine<N> for Min {
@@ -220,5 +234,20 @@ where
 
     fn finish(&self, acc: &A) -> A {
         acc.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_at_the_limit_is_one_and_beyond_it_is_none() {
+        assert_eq!(i64::MAX.checked_sum(0), Some(i64::MAX));
+        assert_eq!(i64::MAX.checked_sum(1), None);
+        assert_eq!(i8::MIN.checked_sum(-1), None);
+        assert_eq!(u32::MAX.checked_sum(1), None);
+        assert_eq!(Duration::MAX.checked_sum(Duration::from_nanos(1)), None);
+        assert_eq!(f64::MAX.checked_sum(f64::MAX), Some(f64::INFINITY));
     }
 }

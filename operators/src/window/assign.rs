@@ -78,6 +78,23 @@ impl Windows {
     }
 }
 
+/// `tumbling windows of 60000 ms`: what errors call them, and what a checkpoint knows them by.
+impl fmt::Display for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shape {
+            Shape::Sliding(Slices { size, slide, offset, .. }) => {
+                if slide == size {
+                    write!(f, "tumbling windows of {size} ms")?;
+                } else {
+                    write!(f, "sliding windows of {size} ms every {slide} ms")?;
+                }
+                if offset > 0 { write!(f, " starting at {offset} ms") } else { Ok(()) }
+            }
+            Shape::Session { gap } => write!(f, "sessions with a gap of {gap} ms"),
+        }
+    }
+}
+
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -18,12 +18,19 @@
 //! of a key and window holds all records that are not late. First and last row are deterministic; how many corrections lie between, and in
 //! which order records of different partitions enter them, is not.
 //!
+//! # The end of a bounded stream
+//! It is the end of time for what was read: every window that is open fires. More may be appended afterwards, and read by a next run of the
+//! flow. For that run time has come to the end of the last window that fired (for sessions, to where the last of them was final), of
+//! any key. So what has fired is final: a record for it is late, or corrects it where lateness is allowed, and no window without
+//! allowed lateness ever has two rows. To go on in the middle of windows, let the stream not end, and stop the job.
+//!
 //! A session has no bounds of its own to keep records apart by, so what is allowed late and comes before it fires is in its first row. What comes
 //! afterwards may move its bounds or join it with another: the row under the widest bounds is the last one, those within are replaced.
 
 mod aggregate;
 mod assign;
 mod late;
+mod reached;
 mod session;
 mod slices;
 
@@ -73,24 +80,6 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
 
 type UseLate<K, V> = Box<dyn FnOnce(Stream<Late<K, V>>)>;
 
-/// Ties an operator's state to the shape of its windows: what was gathered for windows of one shape means nothing for those of another.
-/// The shape is the name of an empty table beside the others, which all snapshots have.
-fn pin<K: Key>(builder: &TaskBuilder<'_>, store: &mut KeyedStore, shape: &str) -> Result<()> {
-    let name = builder.name();
-    let opened = store.window_table::<i64, K, u8>(shape);
-    opened.map_err(|e| Error::state(&name, "opening the state of windows", e))?;
-    match store.unopened().find(|state| state.starts_with("windows of ")) {
-        None => Ok(()),
-        Some(before) => {
-            let problem = format!(
-                "`{name}` has {shape}, and its checkpoint holds those of {before}; raise the flow's version to begin anew, or give the \
-                 operator another name with `.named(..)`"
-            );
-            Err(Error::Flow { flow: builder.flow().to_string(), problem })
-        }
-    }
-}
-
 /// A keyed stream in windows, waiting to be told what to compute.
 pub struct WindowedStream<K, V> {
     keyed: KeyedStream<K, V>,
@@ -117,8 +106,9 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         self.aggregate(Count)
     }
 
-    /// Adds up what `read` gives for each record. A sum that leaves the range of an integer stops the job: read a wider one then.
-    pub fn sum<N: Summand>(
+    /// Adds up what `read` gives for each record. A sum that overflows stops the job, with an error that names the operator and the
+    /// record (or the window, where it is the sums of slices that overflow).
+    pub fn sum<N: StateValue + Sync + Summand>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
     ) -> Stream<Windowed<K, N>> {
@@ -164,22 +154,29 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     pub fn aggregate<A: Aggregate<V>>(self, aggregate: A) -> Stream<Windowed<K, A::Out>> {
         let lateness = span_millis(self.allowed_lateness);
         let windows = self.windows;
+        let layout = match lateness {
+            0 => windows.to_string(),
+            _ => format!("{windows} with an allowed lateness of {lateness} ms"),
+        };
         let has_late = self.late.is_some();
         let mut spec = NodeSpec::new("window", NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = true;
         let rows = self.keyed.exchanged().then(spec, move |builder, port| {
+            let store = open_store(builder, &layout)?;
             let out = builder.output::<Windowed<K, A::Out>>(port);
             let late = builder.output::<Late<K, V>>(port + 1);
             let late = late::LateRecords::new(has_late.then_some(late), builder.metrics());
             match windows.shape {
                 Shape::Sliding(slices) => {
+                    let aggregate = aggregate.clone();
                     let operator =
-                        slices::SliceWindows::open(builder, slices, lateness, aggregate.clone(), out, late)?;
+                        slices::SliceWindows::open(builder, store, slices, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);
                 }
                 Shape::Session { gap } => {
+                    let aggregate = aggregate.clone();
                     let operator =
-                        session::SessionWindows::open(builder, gap, lateness, aggregate.clone(), out, late)?;
+                        session::SessionWindows::open(builder, store, gap, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);
                 }
             }
@@ -190,4 +187,11 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         }
         rows
     }
+}
+
+/// Opens the state of windows, which is of use only to the same windows: with others, slices would be counted to the wrong ones, or to none.
+fn open_store(builder: &mut TaskBuilder<'_>, layout: &str) -> Result<KeyedStore> {
+    let mut store = builder.open_store()?;
+    store.declare_layout(layout).map_err(|e| Error::state(&builder.name(), "restoring its windows", e))?;
+    Ok(store)
 }

@@ -14,8 +14,9 @@ use super::Aggregate;
 use super::Windowed;
 use super::assign::Window;
 use super::late::LateRecords;
+use super::reached::Reached;
 use crate::batch::{Batch, Stamp};
-use crate::context::{BlameCell, OperatorMetrics, TaskContext};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::exchange::{Ahead, Keyed};
@@ -48,7 +49,9 @@ pub(super) struct SessionWindows<K: Key, V, A: Aggregate<V>> {
     ahead: Ahead,
     sessions: TableId<ValueTable<K, Sessions<A::Acc>>>,
     timers: TableId<Timers<K>>,
-    watermark: Timestamp,
+    /// When to look again at the sessions that were looked at.
+    again: Vec<Timestamp>,
+    reached: Reached,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
 }
@@ -82,7 +85,8 @@ fn merge<A>(
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
     pub(super) fn open(
-        builder: &mut TaskBuilder<'_>,
+        builder: &TaskBuilder<'_>,
+        mut store: KeyedStore,
         gap: i64,
         lateness: i64,
         aggregate: A,
@@ -90,11 +94,9 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         late: LateRecords<K, V>,
     ) -> Result<Self> {
         let name = builder.name();
-        let mut store = builder.open_store()?;
         let opening = |e: StateError| Error::state(&name, "opening the state of sessions", e);
         let sessions = store.value_table(Value::new("sessions")).map_err(opening)?;
         let timers = store.timers("ends").map_err(opening)?;
-        super::pin::<K>(builder, &mut store, &format!("windows of sessions with a gap of {gap} ms"))?;
         Ok(SessionWindows {
             blame: builder.blame(),
             metrics: builder.metrics(),
@@ -105,7 +107,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             ahead: Ahead::default(),
             sessions,
             timers,
-            watermark: builder.restored_watermark(),
+            again: Vec::new(),
+            reached: Reached::restored(builder.restored_watermark()),
             out,
             late,
             name,
@@ -125,7 +128,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
     fn add(&mut self, stamp: Stamp, record: Keyed<K, V>) -> Result<()> {
         let (start, end) = (stamp.time, stamp.time.plus_millis(self.gap));
         // A partition that was idle may be behind sessions that have fired without it: then it is late for them.
-        let watermark = stamp.watermark.max(self.watermark);
+        let watermark = stamp.watermark.max(self.reached.watermark);
         if end.plus_millis(self.lateness) <= watermark {
             self.late.take(stamp, record.key, record.value, 1);
             return Ok(());
@@ -151,14 +154,21 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         Ok(())
     }
 
-    /// Looks at the sessions of a key whose timer is due: fires those that are final, drops those that are over, and sets the timer of the others.
-    fn look_at(&mut self, hash: u64, key: &K, watermark: Timestamp) -> Result<()> {
+    /// Looks at the sessions of a key whose timer is due: fires those that are final at `watermark`, drops those that are over at `time`,
+    /// and answers when to look at the others again, in `self.again`. Answers the last time at which one of those that fired became final.
+    fn look_at(
+        &mut self,
+        hash: u64,
+        key: &K,
+        Reached { watermark, time }: Reached,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Timestamp>> {
         let failed = self.failed("firing a session");
         let (gap, lateness) = (self.gap, self.lateness);
-        let mut again: Vec<Timestamp> = Vec::new();
+        let mut last = None;
         let table = self.store.table(self.sessions);
-        let Some(sessions) = table.get_mut(hash, key).map_err(&failed)? else { return Ok(()) };
-        let (aggregate, out) = (&self.aggregate, &mut self.out);
+        let Some(sessions) = table.get_mut(hash, key).map_err(&failed)? else { return Ok(None) };
+        let (aggregate, out, again) = (&self.aggregate, &mut self.out, &mut self.again);
         sessions.retain_mut(|session| {
             let fires = session.end.plus_millis(gap);
             let over = fires.plus_millis(lateness);
@@ -166,31 +176,58 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
                 session.fired = true;
                 let window = Window { start: session.start, end: session.end };
                 let stamp = Stamp::derived(window.end.minus_millis(1));
+                watch.at(&stamp);
                 out.push(stamp, Windowed { key: key.clone(), window, value: aggregate.finish(&session.acc) });
+                last = Some(fires).filter(|fires| *fires < Timestamp::MAX).max(last);
             }
-            if over > watermark {
+            if over > time {
                 again.push(if session.fired { over } else { fires });
             }
-            over > watermark
+            over > time
         });
         if sessions.is_empty() {
             table.remove(hash, key).map_err(&failed)?;
         }
+        Ok(last)
+    }
+
+    /// Sets the timers that [`Self::look_at`] asked for.
+    fn set_again(&mut self, hash: u64, key: &K) -> Result<()> {
+        let failed = self.failed("setting the timer of a session");
         let timers = self.store.table(self.timers);
-        again.into_iter().try_for_each(|at| timers.register(at.millis(), hash, key).map(drop)).map_err(failed)
+        self.again
+            .drain(..)
+            .try_for_each(|at| timers.register(at.millis(), hash, key).map(drop))
+            .map_err(failed)
     }
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
         let failed = self.failed("taking the timers that are due");
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
+        let ends = watermark == Timestamp::MAX;
+        // How far time has come is known at the end only when all have fired: what may stay until then is looked at again.
+        let time = if ends && self.lateness > 0 { self.reached.time } else { watermark };
+        let (mut last, mut kept) = (None, Vec::new());
         while let Some((_, hash, key)) =
             self.store.table(self.timers).pop(watermark.millis()).map_err(&failed)?
         {
-            self.look_at(hash, &key, watermark)?;
+            last = self.look_at(hash, &key, Reached { watermark, time }, &mut watch)?.max(last);
+            if !ends {
+                self.set_again(hash, &key)?;
+            } else if !self.again.is_empty() {
+                self.again.clear();
+                kept.push((hash, key));
+            }
             if self.out.is_full() {
                 self.out.send(cx)?;
             }
         }
-        self.watermark = watermark;
+        self.reached.advance(watermark, last);
+        for (hash, key) in kept {
+            self.look_at(hash, &key, self.reached, &mut watch)?;
+            self.set_again(hash, &key)?;
+        }
         Ok(())
     }
 }
@@ -214,16 +251,14 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             // After a restart the first watermarks may be older than the restored one.
-            Signal::Watermark(watermark) if watermark <= self.watermark => return Ok(()),
+            Signal::Watermark(watermark) if watermark <= self.reached.watermark => return Ok(()),
             Signal::Watermark(watermark) => {
-                let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
-                let watch = blame.watch(&name);
                 self.advance(watermark, cx)?;
-                drop(watch);
                 self.metrics.set_watermark(watermark);
             }
             Signal::Barrier(epoch) => {
-                cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
+                cx.parts.add_state(&self.name, &mut self.store, epoch, self.reached.watermark)?;
+                self.reached.save(&self.name, cx.parts);
                 self.late.save(cx.parts);
             }
             Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
@@ -233,6 +268,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        // Where no records come, other stores may still exceed the budget.
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }

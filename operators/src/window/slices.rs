@@ -10,9 +10,10 @@
 
 use super::assign::{Slices, Window};
 use super::late::LateRecords;
+use super::reached::Reached;
 use super::{Aggregate, Windowed};
 use crate::batch::{Batch, Stamp};
-use crate::context::{BlameCell, OperatorMetrics, TaskContext};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::exchange::{Ahead, Keyed};
@@ -21,7 +22,6 @@ use crate::time::Timestamp;
 use hashbrown::HashTable;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, WindowTable, hash_key};
 use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 /// A slice's start, and the first window end that its records are on time for.
@@ -43,14 +43,15 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     pending: BTreeSet<Timestamp>,
     /// The slice that `pending` knows of already.
     noted: Option<Slice>,
-    watermark: Timestamp,
+    reached: Reached,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
 }
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     pub(super) fn open(
-        builder: &mut TaskBuilder<'_>,
+        builder: &TaskBuilder<'_>,
+        mut store: KeyedStore,
         slices: Slices,
         lateness: i64,
         aggregate: A,
@@ -58,11 +59,9 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         late: LateRecords<K, V>,
     ) -> Result<Self> {
         let name = builder.name();
-        let mut store = builder.open_store()?;
         let opening = |e: StateError| Error::state(&name, "opening the state of windows", e);
         let on_time = store.window_table("slices").map_err(opening)?;
         let allowed_late = store.window_table("late").map_err(opening)?;
-        super::pin::<K>(builder, &mut store, &slices.to_string())?;
         let mut windows = SliceWindows {
             blame: builder.blame(),
             metrics: builder.metrics(),
@@ -73,7 +72,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             allowed_late,
             pending: BTreeSet::new(),
             noted: None,
-            watermark: builder.restored_watermark(),
+            reached: Reached::restored(builder.restored_watermark()),
             out,
             late,
             store,
@@ -105,7 +104,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     fn note_end(&mut self, end: Timestamp) {
-        if end > self.watermark {
+        if end > self.reached.watermark {
             self.pending.insert(end);
         }
     }
@@ -161,7 +160,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let acc =
             table.upsert(end.millis(), record.hash, &record.key, || aggregate.create()).map_err(failed)?;
         aggregate.add(acc, &record.value);
-        if end <= self.watermark {
+        if end <= self.reached.watermark {
             let stamp = Stamp { time: end.minus_millis(1), ..stamp };
             self.correct(end, stamp, record.hash, &record.key)
         } else {
@@ -190,20 +189,21 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         Ok(())
     }
 
-    /// The slices whose records are on time for a window.
+    /// The slices whose records are on time for a window. Costs what lies within the window, however many others are kept.
     fn slices_of(&mut self, window: Window) -> Vec<Slice> {
         let (start, end) = (window.start.millis(), window.end.millis());
         // The last window of all time holds its last moment too.
-        let to = if end == i64::MAX { Included((end, end)) } else { Excluded((end, i64::MIN)) };
-        let slices = self.store.table(self.on_time).namespaces_in((Included((start, i64::MIN)), to));
-        slices.filter(|slice| slice.1 <= end).collect()
+        let last = if end == i64::MAX { end } else { end - 1 };
+        let within = self.store.table(self.on_time).namespaces_in((start, i64::MIN)..=(last, i64::MAX));
+        within.filter(|slice| slice.1 <= end).collect()
     }
 
     /// Emits all rows of the window that ends at `end`.
-    fn fire(&mut self, end: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+    fn fire(&mut self, end: Timestamp, watch: &mut Watch<'_>, cx: &mut TaskContext<'_>) -> Result<()> {
         let failed = self.failed("reading the state of a window that fires");
         let window = self.slices.window(end);
         let stamp = Stamp::derived(end.minus_millis(1));
+        watch.at(&stamp);
         let slices = self.slices_of(window);
         let (aggregate, out) = (&self.aggregate, &mut self.out);
         let table = self.store.table(self.on_time);
@@ -256,13 +256,17 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
+        let mut last = None;
         while let Some(&end) = self.pending.first()
             && end <= watermark
         {
             self.pending.pop_first();
-            self.fire(end, cx)?;
+            self.fire(end, &mut watch, cx)?;
+            last = Some(end).filter(|end| *end < Timestamp::MAX).or(last);
         }
-        self.watermark = watermark;
+        self.reached.advance(watermark, last);
         self.noted = None;
         self.forget()
     }
@@ -270,10 +274,15 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     /// Drops the slices and corrections that nobody can need any more.
     fn forget(&mut self) -> Result<()> {
         let failed = self.failed("dropping a window that is over");
-        let over = |end: Timestamp| end.plus_millis(self.lateness) <= self.watermark;
+        let Reached { watermark, time } = self.reached;
+        // Behind the end of time there is nothing that windows could be kept for.
+        let over = |end: Timestamp| match end {
+            Timestamp::MAX => watermark == end,
+            end => end.plus_millis(self.lateness) <= time,
+        };
         let slices = self.slices;
         let table = self.store.table(self.on_time);
-        // Both in order of time: what is over comes first.
+        // Later slices are over later, so the first that is not is where to stop.
         let done: Vec<Slice> = table
             .namespaces()
             .take_while(|slice| over(slices.last_end(Timestamp::from_millis(slice.0))))
@@ -300,7 +309,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
             watch.at(stamp);
             self.ahead.step(&self.store);
             // A partition that was idle may be behind windows that have fired without it: then it is late for them.
-            let watermark = stamp.watermark.max(self.watermark);
+            let watermark = stamp.watermark.max(self.reached.watermark);
             let slice = self.slices.slice_of(stamp.time);
             let first_end = self.slices.first_end(slice);
             if watermark < first_end {
@@ -318,16 +327,14 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             // After a restart the first watermarks may be older than the restored one.
-            Signal::Watermark(watermark) if watermark <= self.watermark => return Ok(()),
+            Signal::Watermark(watermark) if watermark <= self.reached.watermark => return Ok(()),
             Signal::Watermark(watermark) => {
-                let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
-                let watch = blame.watch(&name);
                 self.advance(watermark, cx)?;
-                drop(watch);
                 self.metrics.set_watermark(watermark);
             }
             Signal::Barrier(epoch) => {
-                cx.parts.add_state(&self.name, &mut self.store, epoch, self.watermark)?;
+                cx.parts.add_state(&self.name, &mut self.store, epoch, self.reached.watermark)?;
+                self.reached.save(&self.name, cx.parts);
                 self.late.save(cx.parts);
             }
             Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
@@ -337,6 +344,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        // Where no records come, other stores may still exceed the budget.
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }

@@ -1,6 +1,7 @@
 //! Operators under the harness: what they do record by record, watermark by watermark, and across restarts.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod budget;
 mod event_time;
 mod harness;
 mod joins;

@@ -26,6 +26,7 @@ const COPY_BATCH: usize = 1 << 20;
 pub(crate) struct Restoration {
     pub backend: Box<dyn Backend>,
     pub tables: Vec<TableMeta>,
+    pub layout: Option<String>,
     pub restored: Restored,
     /// The chain to go on with; none when the first snapshot has to be a rebase.
     pub chain: Option<Chain>,
@@ -110,6 +111,7 @@ pub(crate) fn restore(
         }
     }
     check_overlaps(operator, &read.iter().map(|(meta, ..)| meta.range).collect::<Vec<_>>())?;
+    let layout = layout_of(operator, read.iter().map(|(meta, ..)| meta))?;
     let tables = union(operator, read.iter().map(|(meta, ..)| meta))?;
     let mut restored =
         Restored { deltas: Vec::new(), unopened: tables.iter().map(|table| table.id).collect() };
@@ -126,14 +128,14 @@ pub(crate) fn restore(
     {
         let backend = if base.is_empty() { backends.create(name)? } else { backends.open(name, base)? };
         let chain = Some(Chain::restored(meta.files.iter().cloned()));
-        return Ok(Restoration { backend, tables, restored, chain });
+        return Ok(Restoration { backend, tables, layout, restored, chain });
     }
     let mut backend = backends.create(name)?;
     for (index, (meta, base, _)) in read.iter().enumerate().filter(|(_, (_, base, _))| !base.is_empty()) {
         let mut old = backends.open(&format!("{name}-from-{index}"), base)?;
         copy_rows(&mut *old, &mut *backend, meta, &tables, spec.range)?;
     }
-    Ok(Restoration { backend, tables, restored, chain: None })
+    Ok(Restoration { backend, tables, layout, restored, chain: None })
 }
 
 fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
@@ -187,6 +189,18 @@ fn check_overlaps(operator: &Arc<str>, ranges: &[KeyGroupRange]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The layout that all parts have.
+fn layout_of<'a>(operator: &Arc<str>, mut metas: impl Iterator<Item = &'a Meta>) -> Result<Option<String>> {
+    let Some(first) = metas.next() else { return Ok(None) };
+    match metas.find(|meta| meta.layout != first.layout) {
+        None => Ok(first.layout.clone()),
+        Some(other) => Err(StateError::Mismatch {
+            operator: operator.clone(),
+            reason: format!("two snapshots differ in layout: {:?} and {:?}", first.layout, other.layout),
+        }),
+    }
 }
 
 /// All tables of all parts, by name; the ids of the first part are kept.

@@ -150,27 +150,12 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         Ok(found.map(|(slot, index)| self.maps[slot].read(index)))
     }
 
-    /// Removes the accumulator of `key` in slice `namespace`, as merging sessions do.
-    ///
-    /// # Errors
-    /// When its row cannot be read or decoded.
-    pub fn remove(&mut self, namespace: N, hash: u64, key: &K) -> Result<Option<A>> {
-        let Some((slot, index)) = self.locate(namespace, hash, key)? else { return Ok(None) };
-        let bytes = namespace.to_bytes();
-        let rows = Grouped { namespace: bytes.as_ref(), groups: self.scope.groups };
-        let value = self.maps[slot].remove_at(&mut self.scope, &rows, hash, index)?;
-        if self.maps[slot].is_vacant() {
-            self.release(namespace);
-        }
-        Ok(Some(value))
-    }
-
     /// All slices with anything in them, in order.
     pub fn namespaces(&self) -> impl DoubleEndedIterator<Item = N> {
         self.index.keys().copied()
     }
 
-    /// The slices with anything in them within a range, in order. Costs what is in the range.
+    /// The slices in `range` with anything in them, in order; after a restore also some that have become empty. Costs what it gives, however many others there are.
     pub fn namespaces_in(&self, range: impl RangeBounds<N>) -> impl DoubleEndedIterator<Item = N> {
         self.index.range(range).map(|(namespace, _)| *namespace)
     }
