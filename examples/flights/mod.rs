@@ -47,6 +47,36 @@ impl Departure {
     }
 }
 
+/// A flight as it was planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scheduled {
+    pub flight_id: u32,
+    /// When it should leave, in seconds since 1970: the order of the file, and the event time.
+    pub sched_dep: i64,
+    pub origin: String,
+}
+
+/// An hourly observation at an airport.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weather {
+    /// When it was made, in seconds since 1970: the order of the file, and the event time.
+    pub obs_ts: i64,
+    pub origin: String,
+    /// How far one could see, in miles.
+    pub visib_mi: f64,
+}
+
+/// A flight that has reached its gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// When it arrived, in seconds since 1970: the order of the file, and the event time.
+    pub arr_ts: i64,
+    pub flight_id: u32,
+    pub origin: String,
+    pub dest: String,
+    pub arr_delay_min: i64,
+}
+
 /// What the delay pipeline keeps for an origin and an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delays {
@@ -125,7 +155,12 @@ pub fn data() -> PathBuf {
 
 /// All departures, in the order in which the planes left.
 pub fn departures() -> Result<Vec<Departure>, BoxError> {
-    let path = data().join("departures.csv.zst");
+    rows_of("departures.csv.zst")
+}
+
+/// The rows of a compressed file of the example data, by name; columns that `T` has not are left out.
+pub fn rows_of<T: DeserializeOwned>(name: &str) -> Result<Vec<T>, BoxError> {
+    let path = data().join(name);
     let file = std::fs::File::open(&path).map_err(|e| format!("opening {}: {e}", path.display()))?;
     let mut text = Vec::new();
     zstd::Decoder::new(file)?.read_to_end(&mut text)?;

@@ -10,6 +10,7 @@ mod sips;
 mod deaths;
 mod delays;
 mod errors;
+mod joins;
 mod kill;
 mod rescale;
 mod sessions;
