@@ -1,4 +1,10 @@
 //! Reading files of rows: CSV and JSON lines. A file is a partition; its records are numbered from 0.
+//!
+//! 1. A position is a place in a file and the file's path. A list that has another file in that place is refused: it would be read from
+//!    somewhere in its middle.
+//! 2. A row that does not decode goes to the dead letters with its bytes as the file has them. A file that cannot be read is another matter:
+//!    that ends the attempt, whatever the flow does with dead letters.
+//! 3. After an error a reader is before the record that it could not give; the file is sought anew with the next poll.
 
 use rivermark_operators::source::{
     ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
@@ -6,7 +12,7 @@ use rivermark_operators::source::{
 use rivermark_operators::{BoxError, Timestamp};
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +29,8 @@ impl<T> CsvSource<T> {
         Self::files([file])
     }
 
-    /// Reads several files, each a partition. Their order numbers them, so it must not change for a flow that has a checkpoint.
+    /// Reads several files, each a partition. Their order numbers them: a flow that has a checkpoint goes on only if the list begins with
+    /// the same paths in the same order. New files go to its end.
     pub fn files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         CsvSource { files: files.into_iter().map(Into::into).collect(), records: PhantomData }
     }
@@ -42,7 +49,8 @@ impl<T> JsonLinesSource<T> {
         Self::files([file])
     }
 
-    /// Reads several files, each a partition. Their order numbers them, so it must not change for a flow that has a checkpoint.
+    /// Reads several files, each a partition. Their order numbers them: a flow that has a checkpoint goes on only if the list begins with
+    /// the same paths in the same order. New files go to its end.
     pub fn files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         JsonLinesSource { files: files.into_iter().map(Into::into).collect(), records: PhantomData }
     }
@@ -56,24 +64,56 @@ fn partitions_of(files: &[PathBuf]) -> Vec<SourcePartition> {
     files.iter().enumerate().map(partition).collect()
 }
 
-fn opening(file: &Path) -> impl Fn(std::io::Error) -> BoxError {
-    let file = file.to_owned();
+fn opening(file: &Path) -> impl Fn(io::Error) -> BoxError {
     move |e| format!("opening {}: {e}", file.display()).into()
 }
 
-/// Opens the file of a partition. Answers what it is called and where its reader is to go on.
-fn open<'a>(
-    files: &'a [PathBuf],
-    partition: u32,
-    position: Option<&[u8]>,
-) -> Result<(&'a Path, File, Place), BoxError> {
-    let path = &files[partition as usize];
+fn reading(file: &str, byte: u64, error: impl std::fmt::Display) -> BoxError {
+    format!("reading {file} from byte {byte} on: {error}").into()
+}
+
+/// What is common to the readers of files.
+struct Opened {
+    file: File,
+    /// The file's path, in messages and positions.
+    path: String,
+    place: Place,
+}
+
+/// Opens the file of a partition, which has to be the one that the position was taken in.
+fn open(files: &[PathBuf], partition: u32, position: Option<&[u8]>) -> Result<Opened, BoxError> {
+    let position = position.map(Place::decode).transpose()?;
+    let Some(path) = files.get(partition as usize) else {
+        let named = position.map(|(_, was)| format!(", {was} in the checkpoint,")).unwrap_or_default();
+        let problem = format!(
+            "there is no file of partition {partition}{named} in the list of {}; keep the files and their order",
+            files.len()
+        );
+        return Err(problem.into());
+    };
+    let name = path.to_string_lossy().into_owned();
+    let place = match position {
+        Some((_, was)) if was != name => {
+            let problem = format!(
+                "partition {partition} is {was} in the checkpoint, and {name} in the list; \
+                 keep the files and their order, add new ones at the end, or give the flow a new version"
+            );
+            return Err(problem.into());
+        }
+        Some((place, _)) => place,
+        None => Place::default(),
+    };
     let file = File::open(path).map_err(opening(path))?;
-    Ok((path, file, position.map_or(Ok(Place::default()), Place::decode)?))
+    let length = file.metadata().map_err(opening(path))?.len();
+    if length < place.byte {
+        let problem = format!("{name} has {length} bytes, and {} of them were read: it was cut", place.byte);
+        return Err(problem.into());
+    }
+    Ok(Opened { file, path: name, place })
 }
 
 /// Where a reader of a file is: how many records lie before, and how many bytes.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 struct Place {
     record: u64,
     byte: u64,
@@ -81,17 +121,19 @@ struct Place {
 }
 
 impl Place {
-    fn encode(self) -> Vec<u8> {
-        [self.record, self.byte, self.line].iter().flat_map(|number| number.to_le_bytes()).collect()
+    /// The place, then the path of the file that it is in.
+    fn encode(self, path: &str) -> Vec<u8> {
+        let numbers = [self.record, self.byte, self.line].into_iter().flat_map(u64::to_le_bytes);
+        numbers.chain(path.bytes()).collect()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Place, BoxError> {
-        let numbers = bytes.as_chunks::<8>();
-        let ([record, byte, line], []) = numbers else {
-            return Err("the checkpoint's position is not a place in a file".into());
-        };
-        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        Ok(Place { record: number(record), byte: number(byte), line: number(line) })
+    fn decode(bytes: &[u8]) -> Result<(Place, &str), BoxError> {
+        let parsed = bytes.split_at_checked(24).and_then(|(numbers, path)| {
+            let [record, byte, line] = numbers.as_chunks::<8>().0 else { return None };
+            let [record, byte, line] = [record, byte, line].map(|number| u64::from_le_bytes(*number));
+            Some((Place { record, byte, line }, std::str::from_utf8(path).ok()?))
+        });
+        parsed.ok_or_else(|| "the checkpoint's position is not a place in a file".into())
     }
 }
 
@@ -110,64 +152,117 @@ impl<T: DeserializeOwned + Send + 'static> Source for CsvSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<CsvReader<T>, BoxError> {
-        let (path, file, place) = open(&self.files, partition, position)?;
-        let mut reader = csv::Reader::from_reader(file);
-        let headers =
-            reader.headers().map_err(|e| format!("reading the header of {}: {e}", path.display()))?.clone();
-        if place.byte > 0 {
-            let mut to = csv::Position::new();
-            to.set_byte(place.byte).set_line(place.line).set_record(place.record);
-            reader.seek(to)?;
-        }
-        Ok(CsvReader {
-            reader,
-            headers,
-            record: place.record,
-            row: csv::StringRecord::new(),
-            records: PhantomData,
-        })
+        let Opened { file, path, place } = open(&self.files, partition, position)?;
+        CsvReader::new(file, path, place)
     }
 }
 
 /// Reads one CSV file.
-pub struct CsvReader<T> {
-    reader: csv::Reader<File>,
-    headers: csv::StringRecord,
-    /// How many records lie before.
-    record: u64,
-    row: csv::StringRecord,
+pub struct CsvReader<T, F = File> {
+    reader: csv::Reader<F>,
+    path: String,
+    headers: csv::ByteRecord,
+    /// The place after the last record that was given out.
+    place: Place,
+    /// The file is being read somewhere else, after an error.
+    misplaced: bool,
+    row: csv::ByteRecord,
     records: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> SourceReader<T> for CsvReader<T> {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
-        for _ in 0..max {
-            let before = self.reader.position().clone();
-            let read = self.reader.read_record(&mut self.row);
-            let decoded = match read {
-                Ok(false) => return Ok(Polled::Ended),
-                Ok(true) => self.row.deserialize(Some(&self.headers)),
-                Err(e) => Err(e),
-            };
-            match decoded {
-                Ok(value) => records.push(self.record, Timestamp::MIN, value),
-                Err(e) => {
-                    let bytes = self.row.iter().collect::<Vec<_>>().join(",");
-                    if let Err(e) = records.undecodable(self.record, None, Some(bytes.as_bytes()), e) {
-                        self.reader.seek(before)?;
-                        return Err(e);
-                    }
-                }
+impl<T: DeserializeOwned, F: Read + Seek> CsvReader<T, F> {
+    fn new(file: F, path: String, place: Place) -> Result<Self, BoxError> {
+        let mut reader = csv::Reader::from_reader(file);
+        let headers = reader.headers().map_err(|e| format!("reading the header of {path}: {e}"))?;
+        let headers = headers.as_byte_record().clone();
+        let mut opened = CsvReader {
+            reader,
+            path,
+            headers,
+            place,
+            misplaced: place.byte > 0,
+            row: csv::ByteRecord::new(),
+            records: PhantomData,
+        };
+        if !opened.misplaced {
+            opened.place = opened.reached(0);
+        }
+        Ok(opened)
+    }
+
+    /// Where the file is being read, `record` records having come before.
+    fn reached(&self, record: u64) -> Place {
+        let at = self.reader.position();
+        Place { record, byte: at.byte(), line: at.line() }
+    }
+
+    fn seek(&mut self, place: Place) -> Result<(), BoxError> {
+        let mut to = csv::Position::new();
+        // The header is a record to the parser.
+        to.set_byte(place.byte).set_line(place.line).set_record(place.record + 1);
+        // `Reader::seek` would do nothing where it stands already, not even forget an error.
+        let sought = self.reader.seek_raw(SeekFrom::Start(place.byte), to);
+        sought.map_err(|e| reading(&self.path, place.byte, e))
+    }
+
+    /// Gives out the next row; false at the end.
+    fn next(&mut self, records: &mut Records<'_, T>) -> Result<bool, BoxError> {
+        let decoded = match self.reader.read_byte_record(&mut self.row) {
+            Ok(false) => return Ok(false),
+            Ok(true) => self.row.deserialize(Some(&self.headers)),
+            Err(e) if e.is_io_error() => return Err(reading(&self.path, self.place.byte, e)),
+            Err(e) => Err(e),
+        };
+        match decoded {
+            Ok(value) => records.push(self.place.record, Timestamp::MIN, value),
+            Err(e) => {
+                let row = self.read_again()?;
+                records.undecodable(self.place.record, None, Some(trim_newlines(&row)), e)?;
             }
-            records.add_bytes(self.reader.position().byte() - before.byte());
-            self.record += 1;
+        }
+        Ok(true)
+    }
+
+    /// The bytes of the row that was read last, as they are in the file: what the parser has of them lacks quotes.
+    fn read_again(&mut self) -> Result<Vec<u8>, BoxError> {
+        let after = self.reached(self.place.record + 1);
+        let mut row = vec![0; (after.byte - self.place.byte) as usize];
+        let file = self.reader.get_mut();
+        let read = file.seek(SeekFrom::Start(self.place.byte)).and_then(|_| file.read_exact(&mut row));
+        read.map_err(|e| reading(&self.path, self.place.byte, e))?;
+        self.seek(after)?;
+        Ok(row)
+    }
+}
+
+/// A row without what separates it from its neighbours: the end of a line may come before it, too, and empty lines are skipped.
+fn trim_newlines(row: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+    let (first, last) = (row.iter().position(is_text), row.iter().rposition(is_text));
+    first.zip(last).map_or(&[], |(first, last)| &row[first..=last])
+}
+
+impl<T: DeserializeOwned, F: Read + Seek> SourceReader<T> for CsvReader<T, F> {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        if self.misplaced {
+            self.seek(self.place)?;
+        }
+        for _ in 0..max {
+            self.misplaced = true;
+            let some = self.next(records)?;
+            self.misplaced = false;
+            if !some {
+                return Ok(Polled::Ended);
+            }
+            let after = self.reached(self.place.record + 1);
+            records.add_bytes(after.byte - self.place.byte);
+            self.place = after;
         }
         Ok(Polled::Ready)
     }
 
     fn position(&self) -> Vec<u8> {
-        let at = self.reader.position();
-        Place { record: self.record, byte: at.byte(), line: at.line() }.encode()
+        self.place.encode(&self.path)
     }
 }
 
@@ -186,51 +281,80 @@ impl<T: DeserializeOwned + Send + 'static> Source for JsonLinesSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<JsonLinesReader<T>, BoxError> {
-        let (path, mut file, place) = open(&self.files, partition, position)?;
-        file.seek(SeekFrom::Start(place.byte)).map_err(opening(path))?;
-        Ok(JsonLinesReader { file: BufReader::new(file), place, line: Vec::new(), records: PhantomData })
+        let Opened { file, path, place } = open(&self.files, partition, position)?;
+        Ok(JsonLinesReader::new(file, path, place))
     }
 }
 
 /// Reads one file of JSON lines.
-pub struct JsonLinesReader<T> {
-    file: BufReader<File>,
+pub struct JsonLinesReader<T, F = File> {
+    file: BufReader<F>,
+    path: String,
+    /// The place after the last record that was given out.
     place: Place,
+    /// The file is being read somewhere else, after an error.
+    misplaced: bool,
     line: Vec<u8>,
     records: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> SourceReader<T> for JsonLinesReader<T> {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
-        let mut given = 0;
-        while given < max {
-            self.line.clear();
-            let bytes = self.file.read_until(b'\n', &mut self.line)? as u64;
-            if bytes == 0 {
-                return Ok(Polled::Ended);
-            }
-            let text = self.line.trim_ascii();
-            if !text.is_empty() {
-                match serde_json::from_slice(text) {
-                    Ok(value) => records.push(self.place.record, Timestamp::MIN, value),
-                    Err(e) => {
-                        if let Err(e) = records.undecodable(self.place.record, None, Some(text), e) {
-                            self.file.seek(SeekFrom::Start(self.place.byte))?;
-                            return Err(e);
-                        }
-                    }
+impl<T: DeserializeOwned, F: Read + Seek> JsonLinesReader<T, F> {
+    fn new(file: F, path: String, place: Place) -> Self {
+        let file = BufReader::new(file);
+        JsonLinesReader {
+            file,
+            path,
+            place,
+            misplaced: place.byte > 0,
+            line: Vec::new(),
+            records: PhantomData,
+        }
+    }
+
+    /// Gives out the next line's record, if it has one. Answers the place after it; none at the end.
+    fn next(&mut self, records: &mut Records<'_, T>) -> Result<Option<Place>, BoxError> {
+        let Place { mut record, byte, line } = self.place;
+        self.line.clear();
+        let read = self.file.read_until(b'\n', &mut self.line);
+        let bytes = read.map_err(|e| reading(&self.path, byte, e))? as u64;
+        let text = self.line.trim_ascii();
+        if !text.is_empty() {
+            match serde_json::from_slice(text) {
+                Ok(value) => records.push(record, Timestamp::MIN, value),
+                Err(e) => {
+                    // serde_json knows of one line only.
+                    let e = format!("line {} of the file, byte {byte}: {e}", line + 1);
+                    records.undecodable(record, None, Some(text), e)?;
                 }
-                given += 1;
-                self.place.record += 1;
             }
-            self.place.byte += bytes;
-            self.place.line += 1;
-            records.add_bytes(bytes);
+            record += 1;
+        }
+        Ok((bytes > 0).then_some(Place { record, byte: byte + bytes, line: line + 1 }))
+    }
+}
+
+impl<T: DeserializeOwned, F: Read + Seek> SourceReader<T> for JsonLinesReader<T, F> {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        if self.misplaced {
+            let sought = self.file.seek(SeekFrom::Start(self.place.byte));
+            sought.map_err(|e| reading(&self.path, self.place.byte, e))?;
+        }
+        let until = self.place.record.saturating_add(max as u64);
+        while self.place.record < until {
+            self.misplaced = true;
+            let after = self.next(records)?;
+            self.misplaced = false;
+            let Some(after) = after else { return Ok(Polled::Ended) };
+            records.add_bytes(after.byte - self.place.byte);
+            self.place = after;
         }
         Ok(Polled::Ready)
     }
 
     fn position(&self) -> Vec<u8> {
-        self.place.encode()
+        self.place.encode(&self.path)
     }
 }
+
+#[cfg(test)]
+mod tests;
