@@ -19,7 +19,9 @@ type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 
 /// A topic of the engine's log as a sink. Rows are JSON unless another format is chosen.
 ///
-/// Rows appear, all of a checkpoint's at once, when the checkpoint is committed. Each has the event time of its record as timestamp.
+/// Rows appear once their checkpoint is stored, and never without it: a transaction a worker, one after the other. So a reader may see one
+/// worker's rows of a checkpoint before another's; after a crash in between, the rest appear when the job starts again. Each row has the
+/// event time of its record as timestamp.
 pub struct LogSink<T> {
     topic: String,
     options: Option<TopicOptions>,
@@ -161,10 +163,12 @@ fn parse_token(token: &[u8]) -> Result<(&str, u64), CommitError> {
     })
 }
 
+/// A full or failing disk may be well again the next time; whoever is fenced stays so.
 fn failed(error: rivermark_log::Error) -> CommitError {
-    match error.effect() {
-        Effect::None => CommitError::Refused(error.into()),
-        Effect::Unknown => CommitError::Unknown(error.into()),
+    match (&error, error.effect()) {
+        (rivermark_log::Error::Io { .. } | rivermark_log::Error::DiskFull { .. }, _)
+        | (_, Effect::Unknown) => CommitError::Unknown(error.into()),
+        (_, Effect::None) => CommitError::Refused(error.into()),
     }
 }
 
