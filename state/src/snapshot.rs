@@ -13,6 +13,7 @@
 //!    so it does not matter what they overwrite: restore opens the base, never the live directory.
 //! 4. *Restore* opens the base and reads the deltas into memory as unflushed entries, which is the state of 1 again.
 //!
+//! Small deltas are merged, so that a snapshot never consists of more than some dozens of files (`chain.rs`).
 //! A chain is replaced (rebase) when its deltas outgrow [`Limits`](crate::Limits). If the first delta itself would be too large,
 //! entries that were not used lately are flushed to the backend before its checkpoint is taken.
 //!

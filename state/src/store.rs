@@ -375,7 +375,7 @@ impl KeyedStore {
             table.encode(Part::Changed, &mut delta)?;
         }
         if !delta.is_empty() {
-            self.chain.push(epoch, self.spec.range, delta.finish());
+            self.chain.push(epoch, self.spec.range, delta.finish(), &self.spec.limits);
         }
         self.cold.lock().pending = DeltaWriter::reusing(self.chain.spare());
         Ok(())
