@@ -218,3 +218,10 @@ pub(crate) struct TableMeta {
     /// A table's own counter (a list's next sequence number).
     pub counter: u64,
 }
+
+impl TableMeta {
+    /// Whether this is the table of that name: among those of handles, which a user names, or those that an operator keeps besides.
+    pub fn is_called(&self, name: &str, kind: StateKind) -> bool {
+        self.name == name && self.kind.has_handle() == kind.has_handle()
+    }
+}

@@ -171,3 +171,44 @@ fn table_files_are_listed_anew_only_once_and_stay_readable() {
     let left = std::fs::read_dir(folder.path().join("live-state")).unwrap().count();
     assert_eq!(left, 0, "folders are removed with what refers to them");
 }
+
+/// Operators keep tables besides those of a user's handles, and nobody tells a user what they are called.
+#[test]
+fn a_handle_may_be_called_what_an_operator_calls_its_timers() {
+    const MINE: Value<u64> = Value::new("timers");
+    let mut store = restored_empty();
+    let theirs = store.timers::<u64>("timers").unwrap();
+    store.table(theirs).register(9, hash_key(&1u64), 1).unwrap();
+    store.value(MINE).unwrap().set(hash_key(&2u64), 2u64, 7).unwrap();
+    let part = store.snapshot(1).unwrap().to_restore().unwrap();
+    // As it is, and by a task that has only a part of the key groups.
+    let narrower = StoreSpec { range: KeyGroupRange::new(0, 127), ..StoreSpec::new("op") };
+    for spec in [StoreSpec::new("op"), narrower] {
+        let mut copy = KeyedStore::open(spec, &MemoryBackends, vec![part.clone()]).unwrap();
+        assert_eq!(copy.value(MINE).unwrap().get(hash_key(&2u64), &2u64).unwrap(), Some(&7));
+        let theirs = copy.timers::<u64>("timers").unwrap();
+        assert_eq!(copy.table(theirs).pop(10).unwrap(), Some((9, hash_key(&1u64), 1)));
+    }
+    const OTHER: Map<u64, u64> = Map::new("timers");
+    assert!(matches!(store.map_table::<u64, u64, u64>(OTHER), Err(StateError::Schema { .. })));
+}
+
+/// Found by another program version, after somebody has tidied up its modules.
+#[test]
+fn a_type_that_moved_to_another_module_is_restored() {
+    mod before {
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
+        pub struct Order(pub u64);
+    }
+    mod after {
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
+        pub struct Order(pub u64);
+    }
+    let mut store = restored_empty();
+    let value = before::Order(5);
+    store.value(Value::<before::Order>::new("orders")).unwrap().set(hash_key(&1u64), 1u64, value).unwrap();
+    let mut copy = restored(store.snapshot(1).unwrap().to_restore().unwrap());
+    let orders = copy.value::<u64, after::Order>(Value::new("orders")).unwrap();
+    assert_eq!(orders.get(hash_key(&1u64), &1).unwrap().unwrap().0, 5);
+    assert!(matches!(copy.value::<u64, u64>(Value::new("orders")), Err(StateError::Schema { .. })));
+}
