@@ -1,4 +1,10 @@
 //! Reading files of rows: CSV and JSON lines. A file is a partition; its records are numbered from 0.
+//!
+//! 1. A position is a place in a file and the file's path. A list that has another file in that place is refused: it would be read from
+//!    somewhere in its middle.
+//! 2. A row that does not decode goes to the dead letters with its bytes as the file has them. A file that cannot be read is another matter:
+//!    that ends the attempt, whatever the flow does with dead letters.
+//! 3. After an error a reader is before the record that it could not give; the file is sought anew with the next poll.
 
 use rivermark_operators::source::{
     ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
@@ -6,7 +12,7 @@ use rivermark_operators::source::{
 use rivermark_operators::{BoxError, Timestamp};
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +29,8 @@ impl<T> CsvSource<T> {
         Self::files([file])
     }
 
-    /// Reads several files, each a partition. Their order numbers them, so it must not change for a flow that has a checkpoint.
+    /// Reads several files, each a partition. Their order numbers them: a flow that has a checkpoint goes on only if the list begins with
+    /// the same paths in the same order. New files go to its end.
     pub fn files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         CsvSource { files: files.into_iter().map(Into::into).collect(), records: PhantomData }
     }
@@ -42,7 +49,8 @@ impl<T> JsonLinesSource<T> {
         Self::files([file])
     }
 
-    /// Reads several files, each a partition. Their order numbers them, so it must not change for a flow that has a checkpoint.
+    /// Reads several files, each a partition. Their order numbers them: a flow that has a checkpoint goes on only if the list begins with
+    /// the same paths in the same order. New files go to its end.
     pub fn files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         JsonLinesSource { files: files.into_iter().map(Into::into).collect(), records: PhantomData }
     }
@@ -56,29 +64,56 @@ fn partitions_of(files: &[PathBuf]) -> Vec<SourcePartition> {
     files.iter().enumerate().map(partition).collect()
 }
 
-fn opening(file: &Path) -> impl Fn(std::io::Error) -> BoxError {
-    let file = file.to_owned();
+fn opening(file: &Path) -> impl Fn(io::Error) -> BoxError {
     move |e| format!("opening {}: {e}", file.display()).into()
 }
 
-/// Opens the file of a partition. Answers what it is called and where its reader is to go on.
-fn open<'a>(
-    files: &'a [PathBuf],
-    partition: u32,
-    position: Option<&[u8]>,
-) -> Result<(&'a Path, File, Place), BoxError> {
-    let path = files.get(partition as usize).ok_or_else(|| {
-        format!(
-            "the checkpoint goes on in file {partition}, and there are {} now: files may be added behind the others, never removed",
+fn reading(file: &str, byte: u64, error: impl std::fmt::Display) -> BoxError {
+    format!("reading {file} from byte {byte} on: {error}").into()
+}
+
+/// What is common to the readers of files.
+struct Opened {
+    file: File,
+    /// The file's path, in messages and positions.
+    path: String,
+    place: Place,
+}
+
+/// Opens the file of a partition, which has to be the one that the position was taken in.
+fn open(files: &[PathBuf], partition: u32, position: Option<&[u8]>) -> Result<Opened, BoxError> {
+    let position = position.map(Place::decode).transpose()?;
+    let Some(path) = files.get(partition as usize) else {
+        let named = position.map(|(_, was)| format!(", {was} in the checkpoint,")).unwrap_or_default();
+        let problem = format!(
+            "there is no file of partition {partition}{named} in the list of {}; keep the files and their order",
             files.len()
-        )
-    })?;
+        );
+        return Err(problem.into());
+    };
+    let name = path.to_string_lossy().into_owned();
+    let place = match position {
+        Some((_, was)) if was != name => {
+            let problem = format!(
+                "partition {partition} is {was} in the checkpoint, and {name} in the list; \
+                 keep the files and their order, add new ones at the end, or give the flow a new version"
+            );
+            return Err(problem.into());
+        }
+        Some((place, _)) => place,
+        None => Place::default(),
+    };
     let file = File::open(path).map_err(opening(path))?;
-    Ok((path, file, position.map_or(Ok(Place::default()), Place::decode)?))
+    let length = file.metadata().map_err(opening(path))?.len();
+    if length < place.byte {
+        let problem = format!("{name} has {length} bytes, and {} of them were read: it was cut", place.byte);
+        return Err(problem.into());
+    }
+    Ok(Opened { file, path: name, place })
 }
 
 /// Where a reader of a file is: how many records lie before, and how many bytes.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 struct Place {
     record: u64,
     byte: u64,
@@ -86,17 +121,19 @@ struct Place {
 }
 
 impl Place {
-    fn encode(self) -> Vec<u8> {
-        [self.record, self.byte, self.line].iter().flat_map(|number| number.to_le_bytes()).collect()
+    /// The place, then the path of the file that it is in.
+    fn encode(self, path: &str) -> Vec<u8> {
+        let numbers = [self.record, self.byte, self.line].into_iter().flat_map(u64::to_le_bytes);
+        numbers.chain(path.bytes()).collect()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Place, BoxError> {
-        let numbers = bytes.as_chunks::<8>();
-        let ([record, byte, line], []) = numbers else {
-            return Err("the checkpoint's position is not a place in a file".into());
-        };
-        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        Ok(Place { record: number(record), byte: number(byte), line: number(line) })
+    fn decode(bytes: &[u8]) -> Result<(Place, &str), BoxError> {
+        let parsed = bytes.split_at_checked(24).and_then(|(numbers, path)| {
+            let [record, byte, line] = numbers.as_chunks::<8>().0 else { return None };
+            let [record, byte, line] = [record, byte, line].map(|number| u64::from_le_bytes(*number));
+            Some((Place { record, byte, line }, std::str::from_utf8(path).ok()?))
+        });
+        parsed.ok_or_else(|| "the checkpoint's position is not a place in a file".into())
     }
 }
 
@@ -115,85 +152,117 @@ impl<T: DeserializeOwned + Send + 'static> Source for CsvSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<CsvReader<T>, BoxError> {
-        let (path, file, place) = open(&self.files, partition, position)?;
-        let mut reader = csv::Reader::from_reader(file);
-        let headers = reader.byte_headers();
-        let headers = headers.map_err(|e| format!("reading the header of {}: {e}", path.display()))?.clone();
-        if place.byte > 0 {
-            let mut to = csv::Position::new();
-            to.set_byte(place.byte).set_line(place.line).set_record(place.record);
-            reader.seek(to)?;
-        }
-        Ok(CsvReader {
-            path: path.to_owned(),
-            reader,
-            headers,
-            record: place.record,
-            row: csv::ByteRecord::new(),
-            records: PhantomData,
-        })
+        let Opened { file, path, place } = open(&self.files, partition, position)?;
+        CsvReader::new(file, path, place)
     }
 }
 
 /// Reads one CSV file.
-pub struct CsvReader<T, R = File> {
-    path: PathBuf,
-    reader: csv::Reader<R>,
+pub struct CsvReader<T, F = File> {
+    reader: csv::Reader<F>,
+    path: String,
     headers: csv::ByteRecord,
-    /// How many records lie before.
-    record: u64,
+    /// The place after the last record that was given out.
+    place: Place,
+    /// The file is being read somewhere else, after an error.
+    misplaced: bool,
     row: csv::ByteRecord,
     records: PhantomData<fn() -> T>,
 }
 
-impl<T, R> CsvReader<T, R> {
-    /// The bytes of a row as they are in the file, without the end of the line.
-    fn raw(&self, from: u64, to: u64) -> Result<Vec<u8>, BoxError> {
-        let failed = |e| format!("reading bytes {from} to {to} of {} again: {e}", self.path.display());
-        let mut bytes = Vec::new();
-        let mut file = File::open(&self.path).map_err(failed)?;
-        file.seek(SeekFrom::Start(from)).map_err(failed)?;
-        file.take(to - from).read_to_end(&mut bytes).map_err(failed)?;
-        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        bytes.truncate(bytes.iter().rposition(|byte| !is_end(byte)).map_or(0, |last| last + 1));
-        Ok(bytes.into_iter().skip_while(is_end).collect())
+impl<T: DeserializeOwned, F: Read + Seek> CsvReader<T, F> {
+    fn new(file: F, path: String, place: Place) -> Result<Self, BoxError> {
+        let mut reader = csv::Reader::from_reader(file);
+        let headers = reader.headers().map_err(|e| format!("reading the header of {path}: {e}"))?;
+        let headers = headers.as_byte_record().clone();
+        let mut opened = CsvReader {
+            reader,
+            path,
+            headers,
+            place,
+            misplaced: place.byte > 0,
+            row: csv::ByteRecord::new(),
+            records: PhantomData,
+        };
+        if !opened.misplaced {
+            opened.place = opened.reached(0);
+        }
+        Ok(opened)
+    }
+
+    /// Where the file is being read, `record` records having come before.
+    fn reached(&self, record: u64) -> Place {
+        let at = self.reader.position();
+        Place { record, byte: at.byte(), line: at.line() }
+    }
+
+    fn seek(&mut self, place: Place) -> Result<(), BoxError> {
+        let mut to = csv::Position::new();
+        // The header is a record to the parser.
+        to.set_byte(place.byte).set_line(place.line).set_record(place.record + 1);
+        // `Reader::seek` would do nothing where it stands already, not even forget an error.
+        let sought = self.reader.seek_raw(SeekFrom::Start(place.byte), to);
+        sought.map_err(|e| reading(&self.path, place.byte, e))
+    }
+
+    /// Gives out the next row; false at the end.
+    fn next(&mut self, records: &mut Records<'_, T>) -> Result<bool, BoxError> {
+        let decoded = match self.reader.read_byte_record(&mut self.row) {
+            Ok(false) => return Ok(false),
+            Ok(true) => self.row.deserialize(Some(&self.headers)),
+            Err(e) if e.is_io_error() => return Err(reading(&self.path, self.place.byte, e)),
+            Err(e) => Err(e),
+        };
+        match decoded {
+            Ok(value) => records.push(self.place.record, Timestamp::MIN, value),
+            Err(e) => {
+                let row = self.read_again()?;
+                records.undecodable(self.place.record, None, Some(trim_newlines(&row)), e)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The bytes of the row that was read last, as they are in the file: what the parser has of them lacks quotes.
+    fn read_again(&mut self) -> Result<Vec<u8>, BoxError> {
+        let after = self.reached(self.place.record + 1);
+        let mut row = vec![0; (after.byte - self.place.byte) as usize];
+        let file = self.reader.get_mut();
+        let read = file.seek(SeekFrom::Start(self.place.byte)).and_then(|_| file.read_exact(&mut row));
+        read.map_err(|e| reading(&self.path, self.place.byte, e))?;
+        self.seek(after)?;
+        Ok(row)
     }
 }
 
-impl<T: DeserializeOwned, R: Read + Seek> SourceReader<T> for CsvReader<T, R> {
+/// A row without what separates it from its neighbours: the end of a line may come before it, too, and empty lines are skipped.
+fn trim_newlines(row: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+    let (first, last) = (row.iter().position(is_text), row.iter().rposition(is_text));
+    first.zip(last).map_or(&[], |(first, last)| &row[first..=last])
+}
+
+impl<T: DeserializeOwned, F: Read + Seek> SourceReader<T> for CsvReader<T, F> {
     fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        if self.misplaced {
+            self.seek(self.place)?;
+        }
         for _ in 0..max {
-            let before = self.reader.position().clone();
-            let decoded = match self.reader.read_byte_record(&mut self.row) {
-                Ok(false) => return Ok(Polled::Ended),
-                Ok(true) => self.row.deserialize(Some(&self.headers)),
-                // Nothing is known of the row, nor of those behind it.
-                Err(e) if e.is_io_error() => {
-                    let (path, byte) = (self.path.display(), before.byte());
-                    return Err(format!("reading {path} at byte {byte}: {e}").into());
-                }
-                Err(e) => Err(e),
-            };
-            let after = self.reader.position().byte();
-            match decoded {
-                Ok(value) => records.push(self.record, Timestamp::MIN, value),
-                Err(e) => {
-                    let raw = self.raw(before.byte(), after)?;
-                    if let Err(e) = records.undecodable(self.record, None, Some(&raw), e) {
-                        self.reader.seek(before)?;
-                        return Err(e);
-                    }
-                }
+            self.misplaced = true;
+            let some = self.next(records)?;
+            self.misplaced = false;
+            if !some {
+                return Ok(Polled::Ended);
             }
-            records.add_bytes(after - before.byte());
-            self.record += 1;
+            let after = self.reached(self.place.record + 1);
+            records.add_bytes(after.byte - self.place.byte);
+            self.place = after;
         }
         Ok(Polled::Ready)
     }
 
     fn position(&self) -> Vec<u8> {
-        let at = self.reader.position();
-        Place { record: self.record, byte: at.byte(), line: at.line() }.encode()
+        self.place.encode(&self.path)
     }
 }
 
@@ -212,95 +281,80 @@ impl<T: DeserializeOwned + Send + 'static> Source for JsonLinesSource<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<JsonLinesReader<T>, BoxError> {
-        let (path, mut file, place) = open(&self.files, partition, position)?;
-        file.seek(SeekFrom::Start(place.byte)).map_err(opening(path))?;
-        Ok(JsonLinesReader { file: BufReader::new(file), place, line: Vec::new(), records: PhantomData })
+        let Opened { file, path, place } = open(&self.files, partition, position)?;
+        Ok(JsonLinesReader::new(file, path, place))
     }
 }
 
 /// Reads one file of JSON lines.
-pub struct JsonLinesReader<T> {
-    file: BufReader<File>,
+pub struct JsonLinesReader<T, F = File> {
+    file: BufReader<F>,
+    path: String,
+    /// The place after the last record that was given out.
     place: Place,
+    /// The file is being read somewhere else, after an error.
+    misplaced: bool,
     line: Vec<u8>,
     records: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> SourceReader<T> for JsonLinesReader<T> {
-    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
-        let mut given = 0;
-        while given < max {
-            self.line.clear();
-            let bytes = self.file.read_until(b'\n', &mut self.line)? as u64;
-            if bytes == 0 {
-                return Ok(Polled::Ended);
-            }
-            let text = self.line.trim_ascii();
-            if !text.is_empty() {
-                match serde_json::from_slice(text) {
-                    Ok(value) => records.push(self.place.record, Timestamp::MIN, value),
-                    Err(e) => {
-                        if let Err(e) = records.undecodable(self.place.record, None, Some(text), e) {
-                            self.file.seek(SeekFrom::Start(self.place.byte))?;
-                            return Err(e);
-                        }
-                    }
+impl<T: DeserializeOwned, F: Read + Seek> JsonLinesReader<T, F> {
+    fn new(file: F, path: String, place: Place) -> Self {
+        let file = BufReader::new(file);
+        JsonLinesReader {
+            file,
+            path,
+            place,
+            misplaced: place.byte > 0,
+            line: Vec::new(),
+            records: PhantomData,
+        }
+    }
+
+    /// Gives out the next line's record, if it has one. Answers the place after it; none at the end.
+    fn next(&mut self, records: &mut Records<'_, T>) -> Result<Option<Place>, BoxError> {
+        let Place { mut record, byte, line } = self.place;
+        self.line.clear();
+        let read = self.file.read_until(b'\n', &mut self.line);
+        let bytes = read.map_err(|e| reading(&self.path, byte, e))? as u64;
+        let text = self.line.trim_ascii();
+        if !text.is_empty() {
+            match serde_json::from_slice(text) {
+                Ok(value) => records.push(record, Timestamp::MIN, value),
+                Err(e) => {
+                    // serde_json knows of one line only.
+                    let e = format!("line {} of the file, byte {byte}: {e}", line + 1);
+                    records.undecodable(record, None, Some(text), e)?;
                 }
-                given += 1;
-                self.place.record += 1;
             }
-            self.place.byte += bytes;
-            self.place.line += 1;
-            records.add_bytes(bytes);
+            record += 1;
+        }
+        Ok((bytes > 0).then_some(Place { record, byte: byte + bytes, line: line + 1 }))
+    }
+}
+
+impl<T: DeserializeOwned, F: Read + Seek> SourceReader<T> for JsonLinesReader<T, F> {
+    fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
+        if self.misplaced {
+            let sought = self.file.seek(SeekFrom::Start(self.place.byte));
+            sought.map_err(|e| reading(&self.path, self.place.byte, e))?;
+        }
+        let until = self.place.record.saturating_add(max as u64);
+        while self.place.record < until {
+            self.misplaced = true;
+            let after = self.next(records)?;
+            self.misplaced = false;
+            let Some(after) = after else { return Ok(Polled::Ended) };
+            records.add_bytes(after.byte - self.place.byte);
+            self.place = after;
         }
         Ok(Polled::Ready)
     }
 
     fn position(&self) -> Vec<u8> {
-        self.place.encode()
+        self.place.encode(&self.path)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rivermark_operators::Batch;
-    use std::io;
-
-    /// A file on a disk that fails from some byte on.
-    struct Failing(io::Cursor<Vec<u8>>, u64);
-
-    impl Read for Failing {
-        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-            let left = self.1.saturating_sub(self.0.position()) as usize;
-            if left == 0 {
-                return Err(io::Error::other("bad sector"));
-            }
-            let some = bytes.len().min(left);
-            self.0.read(&mut bytes[..some])
-        }
-    }
-
-    impl Seek for Failing {
-        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-            self.0.seek(to)
-        }
-    }
-
-    #[test]
-    fn a_disk_that_fails_is_no_bad_row_and_no_end() {
-        let file = Failing(io::Cursor::new(b"a,b\n1,2\n3,4\n5,6\n".to_vec()), 10);
-        let mut reader = csv::Reader::from_reader(file);
-        let headers = reader.byte_headers().unwrap().clone();
-        let (path, row) = (PathBuf::from("/data/rows.csv"), csv::ByteRecord::new());
-        let mut reader: CsvReader<(u8, u8), Failing> =
-            CsvReader { path, reader, headers, record: 0, row, records: PhantomData };
-        let mut batch = Batch::new();
-        let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
-        assert!(
-            error.contains("reading /data/rows.csv at byte 8: ") && error.contains("bad sector"),
-            "{error}"
-        );
-        assert_eq!(batch.values(), [(1, 2)]);
-    }
-}
+mod tests;

@@ -19,7 +19,9 @@ type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 
 /// A topic of the engine's log as a sink. Rows are JSON unless another format is chosen.
 ///
-/// Rows appear when their checkpoint is committed, those of one worker at once. Each has the event time of its record as timestamp.
+/// Rows appear once their checkpoint is stored, and never without it: a transaction a worker, one after the other. So a reader may see one
+/// worker's rows of a checkpoint before another's; after a crash in between, the rest appear when the job starts again. Each row has the
+/// event time of its record as timestamp.
 pub struct LogSink<T> {
     topic: String,
     options: Option<TopicOptions>,
@@ -161,6 +163,7 @@ fn parse_token(token: &[u8]) -> Result<(&str, u64), CommitError> {
     })
 }
 
+/// A full or failing disk may be well again the next time; whoever is fenced stays so.
 fn failed(error: rivermark_log::Error) -> CommitError {
     use rivermark_log::Error::{DiskFull, Io, Poisoned};
     match error {

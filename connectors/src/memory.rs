@@ -44,7 +44,14 @@ impl<T: Clone + Send + Sync + 'static> Source for FromVec<T> {
         _waker: Waker,
         _cx: &ConnectorContext<'_>,
     ) -> Result<FromVecReader<T>, BoxError> {
+        let Some(vector) = self.partitions.get(partition as usize) else {
+            return Err(format!("there is no vec[{partition}] among the {}", self.partitions.len()).into());
+        };
         let next = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
+        if next > vector.len() as u64 {
+            let problem = format!("vec[{partition}] has {} records, and {next} were read", vector.len());
+            return Err(problem.into());
+        }
         Ok(FromVecReader {
             partitions: Arc::clone(&self.partitions),
             partition: partition as usize,

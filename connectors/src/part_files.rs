@@ -1,5 +1,7 @@
 //! Files that appear only when they are committed: the CSV and JSON-lines sinks.
 //!
+//! 0. The sink's folders are made one by one, each synced in the folder above before anything is put into it: a part file that is synced
+//!    must not be lost with a folder that is not.
 //! 1. A writer gathers its rows in a file in a hidden folder of the sink's directory, `.staging-FLOW-vVERSION-SINK`.
 //! 2. At a barrier the file is synced; the token says what it is called and what it will be called: `part-EPOCH-WORKER.csv`.
 //! 3. Committing gives it that name by a hard link, syncs the directory, and removes the staged name. A crash in between leaves both
@@ -129,23 +131,54 @@ fn failed(attempt: &str, path: &Path) -> impl Fn(io::Error) -> BoxError {
     move |e| format!("{attempt} {}: {e}", path.display()).into()
 }
 
-fn sync_directory(path: &Path) -> Result<(), BoxError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("syncing the directory", path))
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
-/// Creates a directory and those it lies in, durably: what is synced into one that a power cut takes away is lost all the same.
-fn create(path: &Path) -> Result<(), BoxError> {
-    if path.is_dir() {
-        return Ok(());
+fn sync_directory(path: &Path) -> Result<(), BoxError> {
+    sync(path).map_err(failed("syncing the directory", path))
+}
+
+/// The folder that holds a path's name.
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.map_or(Ok(()), create)?;
-    match std::fs::create_dir(path) {
-        // Another worker was faster.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        created => created.map_err(failed("creating the directory", path))?,
+}
+
+/// Makes a folder and those above it, so that they are there after a power cut.
+///
+/// Each name is made durable by `sync` of the folder above it before the next is made. So of those that are there when this begins, again
+/// after a crash perhaps, all but the deepest are durable.
+fn create_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut deepest = path;
+    while !deepest.try_exists()? {
+        missing.push(deepest);
+        deepest = above(deepest);
     }
-    sync_directory(parent.unwrap_or(Path::new(".")))
+    match sync(above(deepest)) {
+        // Whoever may not read a folder has not made one in it: this one was there before the sink.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+        synced => synced?,
+    }
+    for folder in missing.into_iter().rev() {
+        match std::fs::create_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            created => created?,
+        }
+        sync(above(folder))?;
+    }
+    Ok(())
+}
+
+/// Makes the directory of a sink and the folder of its staged files.
+fn create_directories(directory: &Path, staging: &Path) -> Result<(), BoxError> {
+    [directory, staging]
+        .into_iter()
+        .try_for_each(|path| create_durably(path, sync).map_err(failed("creating the directory", path)))
 }
 
 /// Names a staged file and the name it will have.
@@ -175,7 +208,7 @@ pub struct PartWriter<T> {
 impl<T> PartWriter<T> {
     fn open<L: Lines<T>>(directory: &Path, cx: &SinkContext<'_>) -> Result<Self, BoxError> {
         let staging = staging(directory, cx);
-        create(&staging)?;
+        create_directories(directory, &staging)?;
         Ok(PartWriter {
             staging,
             stem: format!("g{}-w{}", cx.generation, cx.worker),
@@ -253,11 +286,7 @@ impl PartCommitter {
                     return Err(CommitError::Refused(problem.into()));
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound && part.exists() => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let problem = format!("{} is gone: the attempt that prepared it is fenced", staged.display());
-                return Err(CommitError::Refused(problem.into()));
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.publish_without(&staged, &part),
             Err(e) => return Err(CommitError::Unknown(failed("publishing", &part)(e))),
         }
         sync_directory(&self.directory).map_err(CommitError::Unknown)?;
@@ -267,6 +296,21 @@ impl PartCommitter {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What a missing staged file means: published before, fenced, or the disk itself is not there.
+    fn publish_without(&self, staged: &Path, part: &Path) -> Result<(), CommitError> {
+        let is_there =
+            |path: &Path| path.try_exists().map_err(|e| CommitError::Unknown(failed("looking for", path)(e)));
+        if is_there(part)? {
+            return Ok(());
+        }
+        if !is_there(&self.staging)? {
+            let problem = format!("{} is not there: mount it, or put it back", self.staging.display());
+            return Err(CommitError::Unknown(problem.into()));
+        }
+        let problem = format!("{} is gone: the attempt that prepared it is fenced", staged.display());
+        Err(CommitError::Refused(problem.into()))
     }
 }
 
@@ -279,7 +323,7 @@ fn is_other(staged: &Path, part: &Path) -> io::Result<bool> {
 
 impl Committer for PartCommitter {
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        create(&self.staging).map_err(CommitError::Unknown)?;
+        create_directories(&self.directory, &self.staging).map_err(CommitError::Unknown)?;
         self.commit(Epoch(0), tokens)?;
         let unknown = |e| CommitError::Unknown(failed("clearing", &self.staging)(e));
         for entry in std::fs::read_dir(&self.staging).map_err(unknown)? {
@@ -291,5 +335,73 @@ impl Committer for PartCommitter {
     fn commit(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         let tokens = tokens.iter().map(|token| Self::parse(token)).collect::<Result<Vec<_>, _>>()?;
         tokens.iter().try_for_each(|token| self.publish(token))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rivermark_operators::plan::Resources;
+    use rivermark_operators::source::ConnectorContext;
+
+    #[test]
+    fn a_folder_is_durable_before_anything_is_put_into_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let at = |name: &str| root.join(name);
+        let mut synced = Vec::new();
+        let mut create = |path: &Path, failing: Option<PathBuf>| {
+            synced.clear();
+            let result = create_durably(path, |folder| {
+                let names = std::fs::read_dir(folder)?.count();
+                synced.push((folder.to_owned(), names));
+                if failing.as_deref() == Some(folder) { Err(io::Error::other("no")) } else { Ok(()) }
+            });
+            (result.is_ok(), synced.clone())
+        };
+        let names = |pairs: &[(&Path, usize)]| {
+            pairs.iter().map(|(path, names)| (path.to_path_buf(), *names)).collect::<Vec<_>>()
+        };
+        // Below `a`, nothing is made before `a` is durable; the one that was there may be an earlier attempt's.
+        let above_root = (directory.path(), 1);
+        assert_eq!(create(&at("a/b"), Some(root.clone())), (false, names(&[above_root, (&root, 1)])));
+        assert!(!at("a/b").exists());
+        assert_eq!(create(&at("a/b"), None), (true, names(&[(&root, 1), (&at("a"), 1)])));
+        assert_eq!(create(&at("a/b"), None), (true, names(&[(&at("a"), 1)])));
+    }
+
+    #[test]
+    fn a_commit_that_the_disk_prevents_may_be_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocked, resources) = (folder.path().join("out"), Resources::default());
+        let sink = JsonLinesSink::directory(&blocked);
+        let cx = SinkContext {
+            connector: ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources },
+            worker: 0,
+            generation: 1,
+        };
+        let mut committer = Sink::<u64>::committer(&sink, &cx).unwrap();
+        std::fs::write(&blocked, "a file where the directory belongs").unwrap();
+        assert!(matches!(committer.recover(&[]), Err(CommitError::Unknown(_))));
+        std::fs::remove_file(&blocked).unwrap();
+        committer.recover(&[]).unwrap();
+
+        let mut writer = Sink::<u64>::writer(&sink, &cx).unwrap();
+        let mut batch: Batch<u64> =
+            [(rivermark_operators::Stamp::derived(rivermark_operators::Timestamp::MIN), 7)]
+                .into_iter()
+                .collect();
+        writer.write(&mut batch).unwrap();
+        let token = [writer.prepare(Epoch(1)).unwrap().unwrap()];
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::rename(&blocked, &elsewhere).unwrap();
+        assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Unknown(_))));
+        std::fs::rename(&elsewhere, &blocked).unwrap();
+        committer.commit(Epoch(1), &token).unwrap();
+        assert_eq!(part_files(&blocked).unwrap().len(), 1);
+        // What is gone for good is refused.
+        std::fs::remove_file(&part_files(&blocked).unwrap()[0]).unwrap();
+        assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Refused(_))));
     }
 }

@@ -62,7 +62,8 @@ pub enum CommitError {
     /// It certainly did not happen and never will by this committer: it is fenced, or the prepared data is gone.
     #[error("not committed: {0}")]
     Refused(BoxError),
-    /// It may have happened. Committing again is safe, and is what the engine does.
+    /// It may have happened, or has not but may yet: a disk was full, a connection broke. Committing again is safe, and is what the engine
+    /// does.
     #[error("may or may not be committed: {0}")]
     Unknown(BoxError),
 }

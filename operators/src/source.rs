@@ -147,6 +147,12 @@ impl<'a, T> Records<'a, T> {
         Records { batch, dead: None, partition: 0, name: "", bytes: 0 }
     }
 
+    /// Collects what cannot be decoded into `dead`, as a flow with a dead-letter output does; for testing a reader.
+    pub fn dead_letters_into(mut self, dead: &'a mut Batch<DeadLetter>) -> Self {
+        self.dead = Some(dead);
+        self
+    }
+
     /// Adds a record. `time` is the source's own timestamp, if it has one; event time is usually told later from the value.
     #[inline]
     pub fn push(&mut self, offset: u64, time: Timestamp, value: T) {

@@ -210,6 +210,16 @@ impl DeltaWriter {
         }
     }
 
+    /// Appends all operations of a finished file, by copying its blocks.
+    pub fn append_file(&mut self, file: &[u8]) {
+        self.ensure_header();
+        self.close();
+        let (blocks, end) = file[FILE_HEADER..].split_at(file.len() - FILE_HEADER - HEADER);
+        debug_assert_eq!(end[0], END, "a finished file ends with its end marker");
+        self.out.extend_from_slice(blocks);
+        self.blocks += u32_at(end, 12);
+    }
+
     /// Closes the file and hands its bytes out.
     pub fn finish(&mut self) -> Vec<u8> {
         self.ensure_header();

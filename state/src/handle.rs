@@ -31,6 +31,16 @@ pub enum StateKind {
     Timers,
 }
 
+impl StateKind {
+    /// Whether a user names states of this kind, by a handle. The others are named by operators.
+    pub(crate) const fn has_handle(self) -> bool {
+        match self {
+            Self::Value | Self::Reducing | Self::List | Self::Map => true,
+            Self::Window | Self::Timers => false,
+        }
+    }
+}
+
 impl fmt::Display for StateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -26,6 +26,7 @@ mod handle;
 mod hash;
 mod key;
 mod limits;
+mod schema;
 mod scope;
 pub mod snapshot;
 mod store;

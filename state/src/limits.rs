@@ -8,15 +8,23 @@ pub struct Limits {
     /// ... and at this size in any case where the backend's checkpoints are incremental, in bytes: it bounds what a
     /// restart has to read before the first record.
     pub delta_max: usize,
-    /// ... and when there are this many deltas, or more where rewriting costs more: one for each MiB of the first.
-    pub delta_count: usize,
+    /// ... and when it has so many deltas. Small ones are merged before it comes to that.
+    pub delta_files: usize,
+    /// The newest deltas are kept in memory to be merged while they are of so many bytes together.
+    pub delta_kept: usize,
     /// How many entries one eviction takes at least: a batch is sorted and written at once.
     pub evict_batch: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { delta_min: 64 << 20, delta_max: 256 << 20, delta_count: 64, evict_batch: 512 }
+        Self {
+            delta_min: 64 << 20,
+            delta_max: 256 << 20,
+            delta_files: 64,
+            delta_kept: 4 << 20,
+            evict_batch: 512,
+        }
     }
 }
 

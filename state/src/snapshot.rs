@@ -13,6 +13,7 @@
 //!    so it does not matter what they overwrite: restore opens the base, never the live directory.
 //! 4. *Restore* opens the base and reads the deltas into memory as unflushed entries, which is the state of 1 again.
 //!
+//! Small deltas are merged, so that a snapshot never consists of more than some dozens of files (`chain.rs`).
 //! A chain is replaced (rebase) when its deltas outgrow [`Limits`](crate::Limits). If the first delta itself would be too large,
 //! entries that were not used lately are flushed to the backend before its checkpoint is taken.
 //!
@@ -218,4 +219,11 @@ pub(crate) struct TableMeta {
     pub namespace_width: u16,
     /// A table's own counter (a list's next sequence number).
     pub counter: u64,
+}
+
+impl TableMeta {
+    /// Whether this is the table of that name: among those of handles, which a user names, or those that an operator keeps besides.
+    pub fn is_called(&self, name: &str, kind: StateKind) -> bool {
+        self.name == name && self.kind.has_handle() == kind.has_handle()
+    }
 }

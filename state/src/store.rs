@@ -1,6 +1,6 @@
 //! One task's state: its tables, its backend, its snapshots.
 
-use std::any::{TypeId, type_name};
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,6 +16,7 @@ use crate::error::{Result, StateError};
 use crate::handle::{List, Map, Reducing, StateKind, Value};
 use crate::key::{DEFAULT_KEY_GROUPS, Key, KeyGroupRange};
 use crate::limits::Limits;
+use crate::schema::{schema, schema_of};
 use crate::scope::{Cold, Scope, SharedCold};
 use crate::snapshot::chain::Chain;
 use crate::snapshot::restore::{Restored, restore};
@@ -217,11 +218,11 @@ impl KeyedStore {
         &mut self,
         handle: Map<MK, V>,
     ) -> Result<TableId<MapTable<K, MK, V>>> {
-        let schema = format!("{} -> {} -> {}", type_name::<K>(), type_name::<MK>(), type_name::<V>());
+        let schema = schema(&[schema_of::<K>(), schema_of::<MK>(), schema_of::<V>()]);
         self.open_table(handle.name(), StateKind::Map, schema, 0, |scope, _| MapTable::open(scope))
     }
 
-    /// The window table of this name.
+    /// The window table of this name. Names of windows and timers are an operator's own: a handle of the same name is another state.
     ///
     /// # Errors
     /// As [`value_table`](Self::value_table).
@@ -229,7 +230,7 @@ impl KeyedStore {
         &mut self,
         name: &str,
     ) -> Result<TableId<WindowTable<N, K, A>>> {
-        let schema = format!("{} -> {} -> {}", type_name::<N>(), type_name::<K>(), type_name::<A>());
+        let schema = schema(&[schema_of::<N>(), schema_of::<K>(), schema_of::<A>()]);
         self.open_table(name, StateKind::Window, schema, N::WIDTH, |scope, _| WindowTable::open(scope))
     }
 
@@ -238,8 +239,7 @@ impl KeyedStore {
     /// # Errors
     /// As [`value_table`](Self::value_table).
     pub fn timers<K: Key>(&mut self, name: &'static str) -> Result<TableId<Timers<K>>> {
-        let schema = type_name::<K>().to_owned();
-        self.open_table(name, StateKind::Timers, schema, TIME_WIDTH, |scope, _| Timers::open(scope))
+        self.open_table(name, StateKind::Timers, schema_of::<K>(), TIME_WIDTH, |scope, _| Timers::open(scope))
     }
 
     /// The table of an id: a bounds check and a comparison of types.
@@ -354,7 +354,7 @@ impl KeyedStore {
 
     /// The directory entry of a table, new if the name is.
     fn declare(&mut self, name: &str, kind: StateKind, schema: String, width: usize) -> Result<TableMeta> {
-        if let Some(known) = self.known.iter().find(|known| known.name == name) {
+        if let Some(known) = self.known.iter().find(|known| known.is_called(name, kind)) {
             if known.kind != kind || known.schema != schema {
                 return Err(StateError::Schema {
                     operator: self.operator.clone(),
@@ -396,7 +396,7 @@ impl KeyedStore {
             table.encode(Part::Changed, &mut delta)?;
         }
         if !delta.is_empty() {
-            self.chain.push(epoch, self.spec.range, delta.finish());
+            self.chain.push(epoch, self.spec.range, delta.finish(), &self.spec.limits);
         }
         self.cold.lock().pending = DeltaWriter::reusing(self.chain.spare());
         Ok(())
@@ -540,7 +540,7 @@ impl fmt::Debug for KeyedStore {
 }
 
 fn schema2<K, V>() -> String {
-    format!("{} -> {}", type_name::<K>(), type_name::<V>())
+    schema(&[schema_of::<K>(), schema_of::<V>()])
 }
 
 /// The ids that a part's tables have in this store.

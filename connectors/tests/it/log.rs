@@ -2,8 +2,9 @@ use rivermark_connectors::conformance::{check_sink, check_source};
 use rivermark_connectors::{LogSink, LogSource};
 use rivermark_log::{Isolation, Log, LogOptions, MemoryDisk, Position, RecordBatch, TopicOptions};
 use rivermark_operators::plan::Resources;
-use rivermark_operators::sink::Batch;
+use rivermark_operators::sink::{Batch, CommitError, Epoch, Sink, SinkContext, SinkWriter};
 use rivermark_operators::source::{ConnectorContext, Polled, Records, Source, SourceReader, Waker};
+use rivermark_operators::{Stamp, Timestamp};
 
 fn log() -> (Log, Resources) {
     let log = Log::open("log", LogOptions::new().disk(MemoryDisk::new())).unwrap();
@@ -110,4 +111,36 @@ fn a_missing_topic_is_an_error_that_names_it() {
     let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
     let error = LogSource::<u64>::topic("clicks").partitions(&cx).unwrap_err().to_string();
     assert!(error.contains("clicks"), "{error}");
+}
+
+#[test]
+fn a_commit_that_a_full_disk_interrupts_may_be_tried_again_and_one_that_is_fenced_may_not() {
+    let disk = MemoryDisk::new();
+    let log = Log::open("log", LogOptions::new().disk(disk.clone())).unwrap();
+    log.create_topic("out", TopicOptions::new(1)).unwrap();
+    let mut resources = Resources::default();
+    resources.insert(log.clone());
+    let sink = LogSink::<u64>::topic("out");
+    let context = |generation| SinkContext {
+        connector: ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources },
+        worker: 0,
+        generation,
+    };
+    let mut committer = sink.committer(&context(1)).unwrap();
+    committer.recover(&[]).unwrap();
+    let mut writer = sink.writer(&context(1)).unwrap();
+    let mut batch: Batch<u64> =
+        (0..500).map(|row| (Stamp::derived(Timestamp::from_millis(0)), row)).collect();
+    writer.write(&mut batch).unwrap();
+    let token = [writer.prepare(Epoch(1)).unwrap().unwrap()];
+
+    disk.set_capacity(Some(disk.used()));
+    assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Unknown(_))));
+    assert!(committed(&log, "out").is_empty());
+    disk.set_capacity(None);
+    committer.commit(Epoch(1), &token).unwrap();
+    assert_eq!(committed(&log, "out").len(), 500);
+
+    sink.committer(&context(2)).unwrap().recover(&[]).unwrap();
+    assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Refused(_))));
 }

@@ -207,7 +207,7 @@ fn layout_of<'a>(operator: &Arc<str>, mut metas: impl Iterator<Item = &'a Meta>)
 fn union<'a>(operator: &Arc<str>, metas: impl Iterator<Item = &'a Meta>) -> Result<Vec<TableMeta>> {
     let mut tables: Vec<TableMeta> = Vec::new();
     for table in metas.flat_map(|meta| &meta.tables) {
-        match tables.iter_mut().find(|known| known.name == table.name) {
+        match tables.iter_mut().find(|known| known.is_called(&table.name, table.kind)) {
             Some(known) if known.kind != table.kind || known.schema != table.schema => {
                 return Err(StateError::Schema {
                     operator: operator.clone(),
@@ -231,8 +231,8 @@ fn union<'a>(operator: &Arc<str>, metas: impl Iterator<Item = &'a Meta>) -> Resu
 
 /// From the ids of a part to ours.
 fn ids_of(meta: &Meta, tables: &[TableMeta]) -> Ids {
-    let ours = |name: &str| tables.iter().find(|table| table.name == name).map(|table| table.id);
-    meta.tables.iter().filter_map(|table| Some((table.id, ours(&table.name)?))).collect()
+    let ours = |theirs: &TableMeta| tables.iter().find(|ours| ours.is_called(&theirs.name, theirs.kind));
+    meta.tables.iter().filter_map(|table| Some((table.id, ours(table)?.id))).collect()
 }
 
 /// Copies the rows of our key groups from an old base.

@@ -42,7 +42,7 @@ fn a_missing_file_is_named() {
 fn another_type_or_kind_is_an_error_naming_both() {
     let mut store = open(snapshot()).unwrap();
     let error = store.value::<u64, String>(Value::new("counts")).unwrap_err().to_string();
-    assert!(error.contains("u64 -> u64") && error.contains("u64 -> alloc::string::String"), "{error}");
+    assert!(error.contains("u64 -> u64") && error.contains("u64 -> String"), "{error}");
     let error = store.list::<u64, u64>(List::new("counts")).unwrap_err().to_string();
     assert!(error.contains("is Value") && error.contains("as List") && error.contains("shop"), "{error}");
 }

@@ -474,7 +474,7 @@ fn content(file: &RestoreFile) -> SharedBytes {
 
 /// Limits so small that everything happens at once.
 fn tiny() -> Limits {
-    Limits { delta_min: 600, delta_max: 3000, delta_count: 5, evict_batch: 4 }
+    Limits { delta_min: 600, delta_max: 3000, delta_files: 7, delta_kept: 400, evict_batch: 4 }
 }
 
 fn run(backends: &dyn Backends, steps: &[Step], budget: usize) {
