@@ -36,7 +36,7 @@ impl<T: Serialize + DeserializeOwned> Format<T> for Json {
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Bincode;
 
-impl<T: Serialize + DeserializeOwned> Format<T> for Bincode {
+impl<T: Serialize + DeserializeOwned + 'static> Format<T> for Bincode {
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), BoxError> {
         Ok(rivermark_operators::encode_into(value, bytes)?)
     }

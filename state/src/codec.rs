@@ -3,6 +3,11 @@
 //! Fixed widths decode in half the time of variable ones, and a value of plain integers always has the same length, which
 //! the delta format uses. An encoding is *prefix-free* (a decoder knows where a value ends), so concatenated encodings
 //! of a key and a map key stay unambiguous.
+//!
+//! To serde, a `Vec<u8>` is a sequence, and bincode takes it byte by byte. A value or key that is one is copied here as a whole, to the same
+//! encoding. Inside other types, the crate `serde_bytes` does that.
+
+use std::any::Any;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,12 +46,23 @@ pub enum CodecError {
     },
 }
 
-/// Appends the encoding of `value` to `out`. About 4 ns for a few integers; strings cost their copy.
+/// What `value` holds, if it is a vector of bytes.
+#[inline]
+fn bytes_of<T: 'static>(value: &T) -> Option<&Vec<u8>> {
+    (value as &dyn Any).downcast_ref()
+}
+
+/// Appends the encoding of `value` to `out`. About 4 ns for a few integers; strings and bytes cost their copy.
 ///
 /// # Errors
 /// When the type's `Serialize` fails or the value takes more than a gigabyte; `out` may then hold a part of it.
 #[inline]
-pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+pub fn encode_into<T: Serialize + 'static>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    if let Some(bytes) = bytes_of(value).filter(|bytes| bytes.len() < LONGEST) {
+        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+        return Ok(());
+    }
     match bincode::serde::encode_into_std_write(value, out, CONFIG) {
         Ok(length) if length <= LONGEST => Ok(()),
         Ok(_) => Err(encode_error::<T>("it takes more than a gigabyte".to_owned())),
@@ -59,7 +75,7 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
 /// # Errors
 /// When the bytes are not an encoding of `T`, or go on after it.
 #[inline]
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub fn decode<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, used) = decode_prefix(bytes)?;
     if used == bytes.len() {
         return Ok(value);
@@ -69,15 +85,29 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 
 /// Decodes a `T` from the front of `bytes` and says how many bytes it took.
 #[inline]
-pub(crate) fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+pub(crate) fn decode_prefix<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    let mut decoded: Option<T> = None;
+    if let Some(decoded) = (&mut decoded as &mut dyn Any).downcast_mut::<Option<Vec<u8>>>() {
+        *decoded = decode_bytes(bytes).map(<[u8]>::to_vec);
+    }
+    if let Some(value) = decoded {
+        let used = 8 + bytes_of(&value).map_or(0, Vec::len);
+        return Ok((value, used));
+    }
     match bincode::serde::decode_from_slice(bytes, CONFIG) {
         Ok(decoded) => Ok(decoded),
         Err(error) => Err(decode_error::<T>(bytes.len(), error.to_string())),
     }
 }
 
+/// The bytes that a vector of them is to have, if they are all there.
+fn decode_bytes(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)
+}
+
 /// How many bytes `value` takes encoded; 0 when it does not encode.
-pub(crate) fn encoded_len<T: Serialize + ?Sized>(value: &T) -> usize {
+pub(crate) fn encoded_len<T: Serialize + 'static>(value: &T) -> usize {
     struct Count(usize);
     impl std::io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -87,6 +117,9 @@ pub(crate) fn encoded_len<T: Serialize + ?Sized>(value: &T) -> usize {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+    if let Some(bytes) = bytes_of(value) {
+        return 8 + bytes.len();
     }
     let mut count = Count(0);
     match bincode::serde::encode_into_std_write(value, &mut count, CONFIG) {
@@ -114,6 +147,23 @@ mod tests {
         let mut out = Vec::new();
         encode_into(&(1u64, 2u16, -1i64), &mut out).unwrap();
         assert_eq!(out, [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+    }
+
+    #[test]
+    fn bytes_that_are_copied_as_a_whole_are_encoded_as_serde_has_them() {
+        for length in [0, 1, 255, 70_000] {
+            let bytes: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let mut out = Vec::new();
+            encode_into(&bytes, &mut out).unwrap();
+            assert_eq!(out, bincode::serde::encode_to_vec(&bytes, CONFIG).unwrap());
+            assert_eq!(encoded_len(&bytes), out.len());
+            assert_eq!(decode::<Vec<u8>>(&out).unwrap(), bytes);
+            assert!(decode::<Vec<u8>>(&out[..out.len() - 1]).is_err());
+            out.push(9);
+            assert_eq!(decode_prefix::<Vec<u8>>(&out).unwrap(), (bytes, out.len() - 1));
+            assert!(decode::<Vec<u8>>(&out).is_err());
+        }
+        assert!(decode::<Vec<u8>>(&[255; 40]).unwrap_err().to_string().contains("cannot decode"));
     }
 
     #[test]

@@ -69,11 +69,11 @@ impl Scope {
         }
     }
 
-    pub fn encode<T: Serialize>(&self, value: &T, out: &mut Vec<u8>) -> Result<()> {
+    pub fn encode<T: Serialize + 'static>(&self, value: &T, out: &mut Vec<u8>) -> Result<()> {
         codec::encode_into(value, out).map_err(|error| self.codec_error(error))
     }
 
-    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
+    pub fn decode<T: DeserializeOwned + 'static>(&self, bytes: &[u8]) -> Result<T> {
         codec::decode(bytes).map_err(|error| self.codec_error(error))
     }
 
@@ -171,7 +171,7 @@ pub(crate) struct Grouped<'a> {
     pub groups: u16,
 }
 
-impl<K: Serialize> Rows<K> for Grouped<'_> {
+impl<K: Serialize + 'static> Rows<K> for Grouped<'_> {
     #[inline]
     fn write(&self, hash: u64, key: &K, out: &mut Vec<u8>) -> Result<(), CodecError> {
         if !self.namespace.is_empty() {
@@ -194,7 +194,7 @@ pub(crate) struct Under<'a> {
     pub prefix: &'a [u8],
 }
 
-impl<K: Serialize> Rows<K> for Under<'_> {
+impl<K: Serialize + 'static> Rows<K> for Under<'_> {
     fn write(&self, _hash: u64, key: &K, out: &mut Vec<u8>) -> Result<(), CodecError> {
         out.extend_from_slice(self.prefix);
         codec::encode_into(key, out)
@@ -209,7 +209,7 @@ impl<K: Serialize> Rows<K> for Under<'_> {
 
 /// About what `value` owns on the heap, in bytes: nothing for plain data, otherwise its encoded size plus an allocation's overhead.
 #[inline]
-pub(crate) fn heap_size<T: Serialize>(value: &T) -> usize {
+pub(crate) fn heap_size<T: Serialize + 'static>(value: &T) -> usize {
     if !std::mem::needs_drop::<T>() {
         return 0;
     }

@@ -7,12 +7,14 @@
 //! 3. Timers of one time are taken out together and sorted by key bytes, so the order depends neither on the history nor on the
 //!    number of workers.
 //! 4. Fired timers are recorded in the next delta as one operation, "all up to time t"; what is registered late follows it.
-//! 5. Over budget, whole buckets are spilled from the far end. `cold_min` is the earliest time in the backend; when time gets
+//! 5. What the next delta has to hold is noted in a list, or, when that grows long for the number of timers, found by looking through `set`: most
+//!    timers of a busy flow fire before any snapshot comes, and a list would remember all of them.
+//! 6. Over budget, whole buckets are spilled from the far end. `cold_min` is the earliest time in the backend; when time gets
 //!    there, that bucket's rows are moved back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use hashbrown::HashTable;
 
@@ -29,6 +31,10 @@ use crate::scope::{Cold, Scope, heap_size};
 /// Bytes of a row before its key group: the time.
 pub(crate) const TIME_WIDTH: usize = 8;
 const BUCKET_SHIFT: u32 = 10;
+/// What a timer takes outside of `set`: 16 bytes in the order beside it, a quarter of that among the dirty ones, and room to grow.
+const PAIRS: usize = 32;
+/// The key bytes of timers that fire together keep so much memory at most.
+const FIRING_BYTES: usize = 1 << 20;
 
 struct Timer<K> {
     time: i64,
@@ -48,24 +54,30 @@ pub struct Timers<K> {
     open_bucket: i64,
     open: BinaryHeap<Reverse<(i64, u64)>>,
     later: BTreeMap<i64, Vec<(i64, u64)>>,
-    /// What was taken out of one time and not handed out yet, with its key bytes; `None` was deleted meanwhile.
-    firing: VecDeque<(Vec<u8>, Option<Fired<K>>)>,
+    /// What was taken out of one time and not handed out yet, by key bytes.
+    firing: VecDeque<Firing<K>>,
+    /// The key bytes of `firing`, where there are several to put in order.
+    firing_bytes: Vec<u8>,
     firing_time: i64,
     /// Timers up to this time have fired since the last delta, some of which snapshots have.
     fired: Option<i64>,
     cold_min: Option<i64>,
-    /// Where timers that are not in any snapshot were registered, some of which may be gone.
     dirty: Vec<(i64, u64)>,
-    /// How long `dirty` may become before it is looked through.
-    dirty_most: usize,
+    /// The list was given up: timers that are dirty are to be looked for.
+    sweep: bool,
 }
 
-/// Registrations that are remembered for the next snapshot before anyone looks which of them still matter.
-const DIRTY_LEAST: usize = 4096;
+struct Firing<K> {
+    /// In `firing_bytes`; empty while nothing needed them.
+    bytes: Range<usize>,
+    /// `None` was deleted meanwhile.
+    fired: Option<Fired<K>>,
+}
 
 struct Fired<K> {
     hash: u64,
     key: K,
+    charged: u32,
 }
 
 /// The hash of (time, key), from the key's.
@@ -78,6 +90,13 @@ fn timer_hash(time: i64, hash: u64) -> u64 {
 
 fn rehash<K: Key>(timer: &Timer<K>) -> u64 {
     timer_hash(timer.time, hash_key(&timer.key))
+}
+
+/// Where the key's bytes are, which are appended to the others.
+fn encode_at_end<K: Key>(scope: &Scope, bytes: &mut Vec<u8>, key: &K) -> Result<Range<usize>> {
+    let start = bytes.len();
+    scope.encode(key, bytes)?;
+    Ok(start..bytes.len())
 }
 
 const fn bucket_of(time: i64) -> i64 {
@@ -93,11 +112,12 @@ impl<K: Key> Timers<K> {
             open: BinaryHeap::new(),
             later: BTreeMap::new(),
             firing: VecDeque::new(),
+            firing_bytes: Vec::new(),
             firing_time: i64::MIN,
             fired: None,
             cold_min: None,
             dirty: Vec::new(),
-            dirty_most: DIRTY_LEAST,
+            sweep: false,
         };
         timers.cold_min = timers.first_cold()?;
         Ok(timers)
@@ -122,21 +142,8 @@ impl<K: Key> Timers<K> {
         if self.scope.is_exceeded() {
             self.make_room()?;
         }
-        self.note_dirty(time, slot);
         self.add(time, slot, key.into_key(), true);
         Ok(true)
-    }
-
-    /// Remembers a registration for the next snapshot. Those that have fired or were deleted before it are forgotten once there may be many:
-    /// at a constant cost a registration, and with no more memory than twice what the timers take that are alive.
-    fn note_dirty(&mut self, time: i64, slot: u64) {
-        if self.dirty.len() >= self.dirty_most {
-            let set = &self.set;
-            self.dirty
-                .retain(|&(time, slot)| set.find(slot, |timer| timer.time == time && timer.dirty).is_some());
-            self.dirty_most = (self.dirty.len() * 2).max(DIRTY_LEAST);
-        }
-        self.dirty.push((time, slot));
     }
 
     /// Removes a timer. Says whether one in memory was removed; one that was spilled is removed as well.
@@ -162,9 +169,7 @@ impl<K: Key> Timers<K> {
                 let mut batch = Batch::default();
                 batch.delete(&self.scope.cold_key(&row));
                 self.scope.lock().backend.apply(&batch)?;
-                if self.cold_min == Some(time) {
-                    self.cold_min = self.first_cold()?;
-                }
+                self.deleted_cold(time)?;
             }
         }
         Ok(existed)
@@ -172,7 +177,7 @@ impl<K: Key> Timers<K> {
 
     /// The time of the earliest timer.
     pub fn next_time(&mut self) -> Option<i64> {
-        if self.firing.iter().any(|(_, fired)| fired.is_some()) {
+        if self.firing.iter().any(|firing| firing.fired.is_some()) {
             return Some(self.firing_time);
         }
         match (self.first_hot(), self.cold_min) {
@@ -192,8 +197,9 @@ impl<K: Key> Timers<K> {
             self.refire();
         }
         loop {
-            while let Some((_, fired)) = self.firing.pop_front() {
-                if let Some(fired) = fired {
+            while let Some(firing) = self.firing.pop_front() {
+                if let Some(fired) = firing.fired {
+                    self.scope.account.refund(fired.charged as usize);
                     return Ok(Some((self.firing_time, fired.hash, fired.key)));
                 }
             }
@@ -222,9 +228,8 @@ impl<K: Key> Timers<K> {
             Ok(ControlFlow::Continue(()))
         })?;
         self.set.iter().for_each(|timer| visit(timer.time, &timer.key));
-        for (_, fired) in &self.firing {
-            fired.iter().for_each(|fired| visit(self.firing_time, &fired.key));
-        }
+        let fired = self.firing.iter().filter_map(|firing| firing.fired.as_ref());
+        fired.for_each(|fired| visit(self.firing_time, &fired.key));
         Ok(())
     }
 
@@ -244,11 +249,23 @@ impl<K: Key> Timers<K> {
         Ok((time, self.scope.decode(&row[TIME_WIDTH + 2..])?))
     }
 
+    /// What a timer of this key takes, in bytes: its place in `set`, in the order beside it, and its share of the list of dirty ones. What
+    /// it takes while it fires is not more.
+    fn charge_of(key: &K) -> u32 {
+        (heap_size(key) + 2 * size_of::<Timer<K>>() + PAIRS) as u32
+    }
+
     /// Adds a timer that is known not to be in `set`.
     fn add(&mut self, time: i64, slot: u64, key: K, dirty: bool) {
-        let charged = heap_size(&key) + 2 * size_of::<Timer<K>>() + 24;
-        self.scope.account.charge(charged);
-        self.set.insert_unique(slot, Timer { time, key, dirty, charged: charged as u32 }, rehash);
+        let charged = Self::charge_of(&key);
+        self.scope.account.charge(charged as usize);
+        if dirty && !self.sweep {
+            self.dirty.push((time, slot));
+            if self.dirty.len() > self.set.len() / 4 + 64 {
+                (self.sweep, self.dirty) = (true, Vec::new());
+            }
+        }
+        self.set.insert_unique(slot, Timer { time, key, dirty, charged }, rehash);
         let bucket = bucket_of(time);
         if bucket <= self.open_bucket {
             self.open.push(Reverse((time, slot)));
@@ -272,74 +289,96 @@ impl<K: Key> Timers<K> {
         }
     }
 
-    /// Moves all timers of `time`, the earliest, from `set` to `firing`.
+    /// Moves all timers of `time`, the earliest, from `set` to `firing`, which is empty.
     fn take_time(&mut self, time: i64) -> Result<()> {
-        let mut taken = Vec::new();
+        self.firing_bytes.clear();
+        self.firing_bytes.shrink_to(FIRING_BYTES);
         let mut recorded = false;
         while let Some(&Reverse((_, slot))) = self.open.peek().filter(|pair| pair.0.0 == time) {
             self.open.pop();
             let Ok(found) = self.set.find_entry(slot, |timer| timer.time == time) else { continue };
-            let (timer, _) = found.remove();
-            self.scope.account.refund(timer.charged as usize);
-            recorded |= !timer.dirty;
-            taken.push((Vec::new(), Some(Fired { hash: hash_key(&timer.key), key: timer.key })));
+            let (Timer { key, dirty, charged, .. }, _) = found.remove();
+            recorded |= !dirty;
+            let fired = Fired { hash: hash_key(&key), key, charged };
+            self.firing.push_back(Firing { bytes: 0..0, fired: Some(fired) });
         }
-        if taken.len() > 1 {
-            for (bytes, fired) in &mut taken {
-                let fired = fired.as_ref().expect("just made");
-                self.scope.encode(&fired.key, bytes)?;
-            }
-            taken.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if self.firing.len() > 1 {
+            self.encode_firing()?;
+            let Self { firing, firing_bytes, .. } = self;
+            let bytes = |firing: &Firing<K>| &firing_bytes[firing.bytes.clone()];
+            firing.make_contiguous().sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
         }
         if recorded {
             self.fired = Some(self.fired.map_or(time, |fired| fired.max(time)));
         }
         self.firing_time = time;
-        self.firing = taken.into();
         Ok(())
+    }
+
+    /// Encodes the keys that fire and are not encoded yet.
+    fn encode_firing(&mut self) -> Result<()> {
+        let Self { firing, firing_bytes, scope, .. } = self;
+        for Firing { bytes, fired } in firing.iter_mut().filter(|firing| firing.bytes.is_empty()) {
+            let Some(fired) = fired else { continue };
+            *bytes = encode_at_end(scope, firing_bytes, &fired.key)?;
+        }
+        Ok(())
+    }
+
+    /// Where the timer of these key bytes is in `firing`, or belongs.
+    fn position(&self, bytes: &Range<usize>) -> std::result::Result<usize, usize> {
+        let bytes = &self.firing_bytes[bytes.clone()];
+        self.firing.binary_search_by(|firing| self.firing_bytes[firing.bytes.clone()].cmp(bytes))
     }
 
     /// Adds a timer of the time at hand where it belongs; false if it is there.
     fn register_firing(&mut self, hash: u64, key: K) -> Result<bool> {
-        let mut bytes = Vec::new();
-        for (other, fired) in self.firing.iter_mut().filter(|(other, _)| other.is_empty()) {
-            fired.iter().try_for_each(|fired| self.scope.encode(&fired.key, other))?;
+        self.encode_firing()?;
+        let bytes = encode_at_end(&self.scope, &mut self.firing_bytes, &key)?;
+        let position = self.position(&bytes);
+        if let Ok(index) = position
+            && self.firing[index].fired.is_some()
+        {
+            self.firing_bytes.truncate(bytes.start);
+            return Ok(false);
         }
-        self.scope.encode(&key, &mut bytes)?;
-        match self.firing.binary_search_by(|entry| entry.0.cmp(&bytes)) {
+        let charged = Self::charge_of(&key);
+        self.scope.account.charge(charged as usize);
+        let fired = Some(Fired { hash, key, charged });
+        match position {
             Ok(index) => {
-                let existed = self.firing[index].1.replace(Fired { hash, key }).is_some();
-                Ok(!existed)
+                self.firing_bytes.truncate(bytes.start);
+                self.firing[index].fired = fired;
             }
-            Err(index) => {
-                self.firing.insert(index, (bytes, Some(Fired { hash, key })));
-                Ok(true)
-            }
+            Err(index) => self.firing.insert(index, Firing { bytes, fired }),
         }
+        Ok(true)
     }
 
     /// Removes a timer of the time at hand that has not been handed out.
     fn unfire(&mut self, key: &K) -> Result<bool> {
-        let matches = |entry: &&mut (Vec<u8>, Option<Fired<K>>)| {
-            entry.1.as_ref().is_some_and(|fired| fired.key == *key)
+        let index = if self.firing.len() < 2 {
+            0
+        } else {
+            let bytes = encode_at_end(&self.scope, &mut self.firing_bytes, key)?;
+            let position = self.position(&bytes);
+            self.firing_bytes.truncate(bytes.start);
+            let Ok(index) = position else { return Ok(false) };
+            index
         };
-        if self.firing.len() < 2 {
-            return Ok(self.firing.iter_mut().find(matches).map(|entry| entry.1 = None).is_some());
-        }
-        let mut bytes = Vec::new();
-        self.scope.encode(key, &mut bytes)?;
-        let Ok(index) = self.firing.binary_search_by(|entry| entry.0.cmp(&bytes)) else { return Ok(false) };
-        Ok(self.firing[index].1.take().is_some())
+        let Some(Firing { fired, .. }) = self.firing.get_mut(index) else { return Ok(false) };
+        let Some(fired) = fired.take_if(|fired| fired.key == *key) else { return Ok(false) };
+        self.scope.account.refund(fired.charged as usize);
+        Ok(true)
     }
 
     /// Puts back what was taken out and not handed out: a snapshot must hold it.
     fn refire(&mut self) {
         let time = self.firing_time;
-        for (_, fired) in std::mem::take(&mut self.firing) {
-            let Some(fired) = fired else { continue };
+        for fired in std::mem::take(&mut self.firing).into_iter().filter_map(|firing| firing.fired) {
+            self.scope.account.refund(fired.charged as usize);
             let slot = timer_hash(time, fired.hash);
             if self.set.find(slot, |timer| timer.time == time && timer.key == fired.key).is_none() {
-                self.note_dirty(time, slot);
                 self.add(time, slot, fired.key, true);
             }
         }
@@ -359,6 +398,14 @@ impl<K: Key> Timers<K> {
             Ok(ControlFlow::Break(()))
         })?;
         Ok(first)
+    }
+
+    /// Looks for the earliest cold timer anew, if it is one of its time that is gone.
+    fn deleted_cold(&mut self, time: i64) -> Result<()> {
+        if self.cold_min == Some(time) {
+            self.cold_min = self.first_cold()?;
+        }
+        Ok(())
     }
 
     /// Moves the rows of a bucket from the backend into memory.
@@ -476,7 +523,7 @@ impl<K: Key> ErasedTable for Timers<K> {
 
     fn encode(&mut self, part: Part, delta: &mut DeltaWriter) -> Result<()> {
         self.refire();
-        let Self { set, scope, dirty, fired, .. } = self;
+        let Self { set, scope, dirty, fired, sweep, .. } = self;
         let encode = |timer: &mut Timer<K>, delta: &mut DeltaWriter| {
             timer.dirty = false;
             let group = key_group(hash_key(&timer.key), scope.groups);
@@ -490,6 +537,9 @@ impl<K: Key> ErasedTable for Timers<K> {
         match part {
             Part::Changed => {
                 Self::encode_fired(scope, fired, delta);
+                if *sweep {
+                    set.iter_mut().filter(|timer| timer.dirty).try_for_each(|timer| encode(timer, delta))?;
+                }
                 for &(time, slot) in dirty.iter() {
                     for timer in set.iter_hash_mut(slot).filter(|timer| timer.time == time && timer.dirty) {
                         encode(timer, delta)?;
@@ -505,6 +555,7 @@ impl<K: Key> ErasedTable for Timers<K> {
         }
         dirty.clear();
         dirty.shrink_to(1 << 16);
+        *sweep = false;
         Ok(())
     }
 
@@ -540,7 +591,7 @@ impl<K: Key> ErasedTable for Timers<K> {
                     let mut batch = Batch::default();
                     batch.delete(&self.scope.cold_key(row));
                     self.scope.lock().backend.apply(&batch)?;
-                    self.cold_min = self.first_cold()?;
+                    self.deleted_cold(time)?;
                 }
                 Ok(())
             }
@@ -556,23 +607,4 @@ impl<K: Key> ErasedTable for Timers<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{KeyedStore, MemoryBackends, StoreSpec};
-
-    #[test]
-    fn timers_that_come_and_go_between_snapshots_leave_nothing_behind() {
-        let mut store = KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, Vec::new()).unwrap();
-        let id = store.timers::<u64>("timers").unwrap();
-        for time in 0..100_000_i64 {
-            let key = time as u64;
-            let timers = store.table(id);
-            timers.register(time, hash_key(&key), key).unwrap();
-            match time % 2 {
-                0 => drop(timers.pop(time).unwrap().unwrap()),
-                _ => assert!(timers.delete(time, hash_key(&key), &key).unwrap()),
-            }
-            assert!(timers.dirty.len() <= DIRTY_LEAST, "{} at {time}", timers.dirty.len());
-        }
-    }
-}
+mod tests;
