@@ -9,7 +9,7 @@
 //! 3. At a barrier the state and timers that changed go into the checkpoint.
 //!
 //! Records of one source partition come in order; between partitions the order depends on the moment, so a function whose result depends
-//! on it is as deterministic as its input is partitioned by its key. [`KeyedStream::in_event_time_order`] makes the order a property of
+//! on it is as deterministic as its input is partitioned by its key. [`KeyedStream::in_event_time_order`](crate::KeyedStream::in_event_time_order) makes the order a property of
 //! the log.
 
 mod order;
