@@ -7,8 +7,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use rivermark::{
-    BoxError, Context, Flow, KeyedStream, ProcessFunction, StateBackend, Timestamp, Watermarks, Windows,
-    hours, minutes, secs,
+    Aggregate, BoxError, Context, Flow, KeyedStream, ProcessFunction, StateBackend, Timestamp, Watermarks,
+    Windows, hours, minutes, secs,
 };
 use rivermark_benches::measure::{Running, options};
 use rivermark_benches::synthetic::{Nowhere, Numbers, key_of};
@@ -44,13 +44,24 @@ fn engine(
     operator: &'static str,
     end: impl FnOnce(KeyedStream<u64, u64>),
 ) {
+    engine_of(1, KEYS, group, name, operator, end);
+}
+
+fn engine_of(
+    workers: usize,
+    keys: u64,
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    operator: &'static str,
+    end: impl FnOnce(KeyedStream<u64, u64>),
+) {
     let job = LazyCell::new(|| {
         let flow = Flow::new("bench");
-        let numbers = flow.source(Numbers { events: u64::MAX, partitions: 1 });
+        let numbers = flow.source(Numbers { events: u64::MAX, partitions: workers as u32 });
         let timed = numbers.event_time(|n| Timestamp::from_millis(time_of(*n)), Watermarks::monotonous());
-        end(timed.key_by(|n| key_of(*n, KEYS)));
+        end(timed.key_by(move |n| key_of(*n, keys)));
         // A store remembers what has changed since the last checkpoint. Without any that would be the whole stream.
-        let options = options(1, StateBackend::Memory).checkpoint_every(secs(1));
+        let options = options(workers, StateBackend::Memory).checkpoint_every(secs(1));
         Running::start(options, flow, operator, RECORDS)
     });
     group.bench_function(name, |b| {
@@ -140,6 +151,46 @@ fn kept(c: &mut Criterion) {
     group.finish();
 }
 
+/// Counts, without saying that this may be done before the exchange.
+#[derive(Clone)]
+struct CountArrived;
+
+impl Aggregate<u64> for CountArrived {
+    type Acc = u64;
+    type Out = u64;
+
+    fn create(&self) -> u64 {
+        0
+    }
+
+    fn add(&self, acc: &mut u64, _value: &u64) {
+        *acc += 1;
+    }
+
+    fn merge(&self, acc: &mut u64, other: &u64) {
+        *acc += other;
+    }
+
+    fn finish(&self, acc: &u64) -> u64 {
+        *acc
+    }
+}
+
+/// One worker, which has no exchange to count before; two workers, which count before the exchange where that pays, and behind it. With 100,000 keys it does not.
+fn combined(c: &mut Criterion) {
+    for (workers, keys) in [(1, 1000), (2, 10), (2, 100), (2, 1000), (2, 100_000)] {
+        let mut group = group_of(c, &format!("combined/{workers}_workers/{keys}_keys"));
+        let windows = Windows::tumbling(minutes(10));
+        engine_of(workers, keys, &mut group, "engine/behind_the_exchange", "window-1", |keyed| {
+            keyed.window(windows).aggregate(CountArrived).sink(Nowhere);
+        });
+        engine_of(workers, keys, &mut group, "engine/before_it", "window-1", |keyed| {
+            keyed.window(windows).count().sink(Nowhere);
+        });
+        group.finish();
+    }
+}
+
 /// Sets a timer a record, ten minutes ahead: ten thousand of them at any time.
 #[derive(Clone)]
 struct Remind;
@@ -180,5 +231,5 @@ fn timers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, windows, kept, timers);
+criterion_group!(benches, windows, kept, combined, timers);
 criterion_main!(benches);

@@ -8,8 +8,11 @@
 //!    by pointer.
 //! 4. The `Receiving` inlet unpacks them and gives the emptied box back to its own worker's router, so that in a steady state no batch is
 //!    allocated.
+//!
+//! An exchange can carry batches of a second type beside the records: what they were combined to before they were sent. It goes through the
+//! same channels, so barriers and watermarks keep both in order.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Stamp};
 use crate::context::{ExchangeId, Payload, TaskContext};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::Result;
@@ -84,7 +87,36 @@ pub(crate) fn build<T: Send + 'static>(
     builder.attach(0, Router::new(exchange, workers, groups, hash, pool));
 }
 
-struct Router<T> {
+/// Builds both ends of an exchange that carries records and what they were combined to: `port` gives the records and all signals, the port
+/// after it the combined. `sending` makes the sending end of the two routers; where there is one worker, records go as they are.
+pub(crate) fn build_pair<K, V, C, S>(
+    builder: &mut TaskBuilder<'_>,
+    exchange: ExchangeId,
+    port: usize,
+    sending: impl FnOnce(Router<Keyed<K, V>>, Router<Keyed<K, C>>) -> S,
+) where
+    K: Send + 'static,
+    V: Send + 'static,
+    C: Send + 'static,
+    S: Operator<Keyed<K, V>> + 'static,
+{
+    let (pool, combined_pool) = (Pool::default(), Pool::default());
+    let records = Receiving { out: builder.output(port), pool: Rc::clone(&pool) };
+    let combined = Receiving { out: builder.output(port + 1), pool: Rc::clone(&combined_pool) };
+    builder.add_inlet(exchange, ReceivingPair { records, combined });
+    let (workers, groups) = (builder.environment().workers, builder.environment().key_groups);
+    let records = Router::new(exchange, workers, groups, |keyed: &Keyed<K, V>| keyed.hash, pool);
+    if workers == 1 {
+        builder.attach(0, records);
+    } else {
+        let combined =
+            Router::new(exchange, workers, groups, |keyed: &Keyed<K, C>| keyed.hash, combined_pool);
+        builder.attach(0, sending(records, combined));
+    }
+}
+
+/// The sending end of an exchange.
+pub(crate) struct Router<T> {
     exchange: ExchangeId,
     hash: fn(&T) -> u64,
     groups: u16,
@@ -104,6 +136,17 @@ impl<T: Send + 'static> Router<T> {
         let owners = (0..groups).map(|group| worker_of(KeyGroup(group), groups, workers as u16)).collect();
         let buffers = (0..workers).map(|_| Box::new(Batch::new())).collect();
         Router { exchange, hash, groups, owners, buffers, pool, watermark: None }
+    }
+
+    /// Takes one record; it goes out when its buffer is full, or with [`Operator::flush`].
+    #[inline]
+    pub(crate) fn push(&mut self, stamp: Stamp, record: T, cx: &mut TaskContext<'_>) {
+        let group = key_group((self.hash)(&record), self.groups);
+        let to = usize::from(self.owners[usize::from(group.0)]);
+        self.buffers[to].push(stamp, record);
+        if self.buffers[to].len() >= Batch::<T>::CAPACITY {
+            self.send(to, cx);
+        }
     }
 
     fn send(&mut self, to: usize, cx: &mut TaskContext<'_>) {
@@ -180,9 +223,8 @@ struct Receiving<T> {
     pool: Pool<T>,
 }
 
-impl<T: Send + 'static> Inlet for Receiving<T> {
-    fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()> {
-        let mut batch = batch.downcast::<Batch<T>>().expect("both ends of an exchange are built by one node");
+impl<T: Send + 'static> Receiving<T> {
+    fn take(&mut self, mut batch: Box<Batch<T>>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.forward(&mut batch, cx)?;
         batch.clear();
         let mut pool = self.pool.borrow_mut();
@@ -191,6 +233,15 @@ impl<T: Send + 'static> Inlet for Receiving<T> {
         }
         Ok(())
     }
+}
+
+/// Why a batch has one of the types that its receiver knows.
+const ONE_NODE: &str = "both ends of an exchange are built by one node";
+
+impl<T: Send + 'static> Inlet for Receiving<T> {
+    fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.take(batch.downcast().expect(ONE_NODE), cx)
+    }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.signal(signal, cx)
@@ -198,5 +249,28 @@ impl<T: Send + 'static> Inlet for Receiving<T> {
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.flush(cx)
+    }
+}
+
+struct ReceivingPair<T, P> {
+    records: Receiving<T>,
+    combined: Receiving<P>,
+}
+
+impl<T: Send + 'static, P: Send + 'static> Inlet for ReceivingPair<T, P> {
+    fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()> {
+        match batch.downcast() {
+            Ok(records) => self.records.take(records, cx),
+            Err(combined) => self.combined.take(combined.downcast().expect(ONE_NODE), cx),
+        }
+    }
+
+    /// What is combined has no signals of its own.
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.records.on_signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.records.flush(cx)
     }
 }

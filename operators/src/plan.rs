@@ -435,7 +435,17 @@ impl<'a> TaskBuilder<'a> {
     /// The watermark that the node being built had in the checkpoint. A stream that had ended goes on with what was appended since: from
     /// where the node says its time had come, or as if no time had passed where it says nothing.
     pub(crate) fn restored_watermark(&self) -> Timestamp {
-        let name = &*self.plan.nodes[self.node].name;
+        self.restored_watermark_of(self.node)
+    }
+
+    /// The watermark that the one consumer of `port` had in the checkpoint.
+    pub(crate) fn restored_watermark_behind(&self, port: usize) -> Timestamp {
+        let [consumer] = self.plan.ports[port].consumers[..] else { panic!("port {port} has one consumer") };
+        self.restored_watermark_of(consumer.node)
+    }
+
+    fn restored_watermark_of(&self, node: usize) -> Timestamp {
+        let name = &*self.plan.nodes[node].name;
         let at = |times: &std::collections::BTreeMap<String, i64>| times.get(name).copied();
         let restored = at(self.environment.watermarks).filter(|millis| *millis != i64::MAX);
         restored.or(at(self.environment.ends)).map_or(Timestamp::MIN, Timestamp::from_millis)

@@ -7,9 +7,11 @@ use rivermark::source::Source;
 use rivermark::{Aggregate, Flow, Stream, Timestamp, Watermarks, Windowed, millis};
 use std::collections::BTreeMap;
 
-/// Keeps every value: the sharpest of all aggregates.
+/// Keeps every value: the sharpest of all aggregates. Before the exchange too, or not.
 #[derive(Clone)]
-pub struct Everything;
+pub struct Everything {
+    pub exact: bool,
+}
 
 impl Aggregate<Event> for Everything {
     type Acc = Vec<i64>;
@@ -31,6 +33,10 @@ impl Aggregate<Event> for Everything {
         let mut values = acc.clone();
         values.sort_unstable();
         values
+    }
+
+    fn is_exact(&self) -> bool {
+        self.exact
     }
 }
 
@@ -79,13 +85,17 @@ impl Case {
 
     /// What follows the telling of time.
     pub fn aggregate(&self, events: Stream<Event>, outputs: &Outputs) {
+        self.aggregate_as(events, outputs, true);
+    }
+
+    fn aggregate_as(&self, events: Stream<Event>, outputs: &Outputs, exact: bool) {
         let late = outputs.late.clone();
         events
             .key_by(|event| event.key)
             .window(self.shape.windows())
             .allowed_lateness(millis(self.lateness as u64))
             .late_output(|stream| stream.map(|late| (late.value, late.windows_missed)).sink(late))
-            .aggregate(Everything)
+            .aggregate(Everything { exact })
             .sink(outputs.rows.clone());
     }
 
@@ -94,6 +104,12 @@ impl Case {
         let at_once = lab.flow();
         let outputs = self.describe(&at_once, FromVec::partitions(self.partitions.clone()));
         self.run(lab, at_once, &outputs, expected);
+        let uncombined = lab.flow();
+        let outputs = Outputs::default();
+        let source = uncombined.source(FromVec::partitions(self.partitions.clone()));
+        let events = source.event_time(time, Watermarks::bounded(millis(self.bound as u64)));
+        self.aggregate_as(events, &outputs, false);
+        self.run(lab, uncombined, &outputs, expected);
         let one_by_one = lab.flow();
         let outputs = self.describe(&one_by_one, Script::of(&self.partitions));
         self.run(lab, one_by_one, &outputs, expected);

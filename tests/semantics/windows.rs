@@ -127,6 +127,33 @@ fn windows_over_the_rows_of_windows_lose_none_of_them() {
 }
 
 #[test]
+fn a_hot_key_crosses_the_exchange_as_one_record_a_batch_and_is_counted_in_full() {
+    const RECORDS: i64 = 40_000;
+    let lab = Lab::new(2, StateBackend::Memory);
+    let hot: Vec<Event> = (0..RECORDS).map(|n| event(0, n / 100, n)).collect();
+    let (flow, counts) = (lab.flow(), Collect::new());
+    let events = keyed(flow.source(FromVec::partitions(vec![hot.clone(), hot])), 0);
+    events.window(Windows::tumbling(millis(100))).count().sink(counts.clone());
+    let metrics = lab.engine().run(flow).unwrap();
+    let rows = by_window(counts.rows());
+    assert_eq!(rows.values().copied().collect::<Vec<u64>>(), [20_000; 4]);
+    let exchange = metrics.operator("exchange-1").unwrap();
+    assert_eq!(exchange.records_in, 2 * RECORDS as u64);
+    assert!(exchange.records_out < exchange.records_in / 100, "{exchange:?}");
+    assert_eq!(metrics.operator("window-1").unwrap().records_in, exchange.records_in);
+
+    // Not where the result could depend on how records are grouped.
+    let flow = lab.flow();
+    let events = (0..1000).map(|n| event(0, n, n)).collect();
+    keyed(flow.source(FromVec::new(events)), 0)
+        .window(Windows::tumbling(millis(100)))
+        .average(|event| event.value as f64)
+        .sink(Collect::new());
+    let metrics = lab.engine().run(flow).unwrap();
+    assert_eq!(metrics.operator("exchange-1").unwrap().records_out, 1000);
+}
+
+#[test]
 fn an_overflowing_sum_stops_the_job_and_says_so() {
     let lab = Lab::new(1, StateBackend::Memory);
     let flow = lab.flow();

@@ -1,6 +1,8 @@
 //! What windows compute: an aggregate is a monoid of accumulators with a way in and a way out.
 
+use crate::time::Timestamp;
 use rivermark_state::StateValue;
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -24,6 +26,13 @@ pub trait Aggregate<V>: Clone + Send + Sync + 'static {
     fn merge(&self, acc: &mut Self::Acc, other: &Self::Acc);
     /// The result.
     fn finish(&self, acc: &Self::Acc) -> Self::Out;
+
+    /// Whether accumulators come out the very same in whatever order and groups the records are added and merged, to the last bit. Then
+    /// tumbling and sliding windows aggregate before the exchange, so that a hot key costs one record a batch. Default: no, since
+    /// floating-point sums do not.
+    fn is_exact(&self) -> bool {
+        false
+    }
 }
 
 /// Counts records.
@@ -49,6 +58,10 @@ impl<V> Aggregate<V> for Count {
 
     fn finish(&self, acc: &u64) -> u64 {
         *acc
+    }
+
+    fn is_exact(&self) -> bool {
+        true
     }
 }
 
@@ -174,6 +187,19 @@ where
     fn finish(&self, acc: &Option<N>) -> N {
         acc.clone().expect("a window that fires has at least one record")
     }
+
+    fn is_exact(&self) -> bool {
+        is_whole::<N>()
+    }
+}
+
+/// Whether `N` is known to be a whole number: sums, least and greatest of those do not depend on order. Others might be compared or
+/// added in a way of their own.
+fn is_whole<N: 'static>() -> bool {
+    macro_rules! is_one_of {
+        ($($number:ty)*) => { [$(TypeId::of::<$number>()),*].contains(&TypeId::of::<N>()) };
+    }
+    is_one_of!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize Duration Timestamp)
 }
 
 /// The mean of what a function reads, kept as sum and count so that merging is exact.

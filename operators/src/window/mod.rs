@@ -29,6 +29,7 @@
 
 mod aggregate;
 mod assign;
+mod combine;
 mod late;
 mod reached;
 mod session;
@@ -39,14 +40,16 @@ pub use assign::{Window, Windows};
 pub(crate) use late::{LateCount, LateRecords};
 
 use crate::error::{Error, Result};
-use crate::exchange::Keyed;
+use crate::exchange::{self, Keyed};
 use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::span_millis;
 use aggregate::{Average, Fold, Max, Min, Reading, Sum};
-use assign::Shape;
+use assign::{Shape, Slices};
+use combine::{Combined, Combining};
 use rivermark_state::{Key, KeyedStore, StateValue};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One row of a windowed aggregation.
@@ -75,6 +78,24 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     /// Groups each key's records into windows of event time.
     pub fn window(self, windows: Windows) -> WindowedStream<K, V> {
         WindowedStream { keyed: self, windows, allowed_lateness: Duration::ZERO, late: None }
+    }
+}
+
+impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
+    /// The exchange in front of windows whose aggregate is exact: its first output are the records, the second what records were combined to.
+    fn exchanged_combining<A: Aggregate<V>>(self, slices: Slices, aggregate: A) -> Stream<Keyed<K, V>> {
+        let id = self.keyed.graph().borrow_mut().next_exchange();
+        let spec = NodeSpec::new("exchange", NodeKind::Exchange(id), vec![], 2);
+        self.keyed.then(spec, move |builder, port| {
+            let about_windows = (builder.name(), builder.blame());
+            let time =
+                (builder.restored_watermark_behind(port), Arc::clone(&builder.environment().partitions));
+            let what = (slices, aggregate.clone());
+            exchange::build_pair(builder, id, port, |records, combined| {
+                Combining::<K, V, A>::new(about_windows, what, time, records, combined)
+            });
+            Ok(())
+        })
     }
 }
 
@@ -161,20 +182,37 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         let has_late = self.late.is_some();
         let mut spec = NodeSpec::new("window", NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = true;
-        let rows = self.keyed.exchanged().then(spec, move |builder, port| {
+        let combined = match windows.shape {
+            Shape::Sliding(slices) if aggregate.is_exact() => Some(slices),
+            Shape::Sliding(_) | Shape::Session { .. } => None,
+        };
+        let exchanged = match combined {
+            Some(slices) => {
+                let exchanged = self.keyed.exchanged_combining(slices, aggregate.clone());
+                spec.inputs.push(exchanged.port() + 1);
+                exchanged
+            }
+            None => self.keyed.exchanged(),
+        };
+        let rows = exchanged.then(spec, move |builder, port| {
             let store = open_store(builder, &layout)?;
             let out = builder.output::<Windowed<K, A::Out>>(port);
             let late = builder.output::<Late<K, V>>(port + 1);
             let late = late::LateRecords::new(has_late.then_some(late), builder.metrics());
+            let aggregate = aggregate.clone();
             match windows.shape {
                 Shape::Sliding(slices) => {
-                    let aggregate = aggregate.clone();
                     let operator =
                         slices::SliceWindows::open(builder, store, slices, lateness, aggregate, out, late)?;
-                    builder.attach::<Keyed<K, V>>(0, operator);
+                    if combined.is_some() {
+                        let (records, combined) = operator.into_inputs();
+                        builder.attach::<Keyed<K, V>>(0, records);
+                        builder.attach::<Keyed<K, Combined<A::Acc>>>(1, combined);
+                    } else {
+                        builder.attach::<Keyed<K, V>>(0, operator);
+                    }
                 }
                 Shape::Session { gap } => {
-                    let aggregate = aggregate.clone();
                     let operator =
                         session::SessionWindows::open(builder, store, gap, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);

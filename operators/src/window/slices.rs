@@ -9,6 +9,7 @@
 //!    on top when the corrected row is made.
 
 use super::assign::{Slices, Window};
+use super::combine::Combined;
 use super::late::LateRecords;
 use super::reached::Reached;
 use super::{Aggregate, Windowed};
@@ -21,7 +22,9 @@ use crate::plan::TaskBuilder;
 use crate::time::Timestamp;
 use hashbrown::HashTable;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, WindowTable, hash_key};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A slice's start, and the first window end that its records are on time for.
@@ -107,6 +110,32 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         if end > self.reached.watermark {
             self.pending.insert(end);
         }
+    }
+
+    /// Takes what the other end of the exchange combined: records that are on time for all of their windows.
+    fn on_combined(&mut self, batch: &mut Batch<Keyed<K, Combined<A::Acc>>>) -> Result<()> {
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
+        // The edge has counted each as one.
+        let together = batch.values().iter().map(|combined| combined.value.records - 1).sum();
+        self.metrics.add_in(together);
+        batch.try_drain(|stamp, Keyed { hash, key, value }| {
+            watch.at(stamp);
+            let Combined { slice, first_end, acc, .. } = value;
+            assert!(
+                self.reached.watermark < first_end,
+                "records were combined that are late here: {stamp:?}"
+            );
+            let slice = (slice.millis(), first_end.millis());
+            self.note(slice);
+            let aggregate = &self.aggregate;
+            let total = self.store.table(self.on_time).upsert(slice, hash, key, || aggregate.create());
+            let total = total.map_err(|e| Error::state(&self.name, "adding records to their window", e))?;
+            aggregate.merge(total, &acc);
+            Ok(())
+        })?;
+        drop(watch);
+        self.store.maintain().map_err(self.failed("keeping to the memory budget"))
     }
 
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, A> {
@@ -348,5 +377,54 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
         self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
+    }
+}
+
+/// Windows behind an exchange that carries records and what they were combined to: the input of the records, with all signals.
+pub(super) struct OfRecords<K: Key, V, A: Aggregate<V>>(Rc<RefCell<SliceWindows<K, V, A>>>);
+
+/// The input of what was combined.
+pub(super) struct OfCombined<K: Key, V, A: Aggregate<V>>(Rc<RefCell<SliceWindows<K, V, A>>>);
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
+    /// Two inputs of one operator.
+    pub(super) fn into_inputs(self) -> (OfRecords<K, V, A>, OfCombined<K, V, A>) {
+        let windows = Rc::new(RefCell::new(self));
+        (OfRecords(Rc::clone(&windows)), OfCombined(windows))
+    }
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for OfRecords<K, V, A> {
+    fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.0.borrow_mut().on_batch(batch, cx)
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.0.borrow_mut().on_signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.0.borrow_mut().flush(cx)
+    }
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, Combined<A::Acc>>>
+    for OfCombined<K, V, A>
+{
+    fn on_batch(
+        &mut self,
+        batch: &mut Batch<Keyed<K, Combined<A::Acc>>>,
+        _: &mut TaskContext<'_>,
+    ) -> Result<()> {
+        self.0.borrow_mut().on_combined(batch)
+    }
+
+    /// Signals come with the records.
+    fn on_signal(&mut self, _: Signal, _: &mut TaskContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self, _: &mut TaskContext<'_>) -> Result<()> {
+        Ok(())
     }
 }

@@ -1,0 +1,363 @@
+//! Aggregation before the exchange: many records of one key and slice cross it as one.
+//!
+//! 1. In front of the exchange a small table keeps an accumulator a key and slice. A record is added to its accumulator instead of being
+//!    sent; the accumulators go out when the table is full, and before every watermark, barrier or silence, so that nothing overtakes them.
+//! 2. The window's operator merges what comes into its own accumulator of that key and slice.
+//! 3. Only records that are on time for all their windows are combined, by what this end of the exchange knows of time: the record's own
+//!    watermark, the one that was passed on, the one restored from. The others go as they are, since each is late by itself.
+//! 4. Whether it is worth it is found out: now and then the keys and slices of a batch are counted, roughly, and records are combined from
+//!    then on as long as [`WORTH_IT`] of them become one.
+//!
+//! Step 3 is right because the receiving end's time is at most what this end has passed on, as long as this end takes part in the minimum.
+//! One that is silent does not: once it speaks again, the others may be ahead of what it knows. Then it combines nothing until a checkpoint
+//! which began after its return is stored. By then every receiver has heard of it, and had come no further than the partitions'
+//! watermarks that can be read now.
+//!
+//! Only for aggregates whose result does not depend on how records are grouped ([`Aggregate::is_exact`]): where the groups end depends on
+//! the moment. (Flink's local-global aggregation; Yu et al., "Distributed Aggregation for Data-Parallel Computing", SOSP 2009.)
+
+use super::Aggregate;
+use super::assign::Slices;
+use crate::batch::{Batch, Stamp};
+use crate::context::{BlameCell, TaskContext};
+use crate::edge::{Operator, Signal};
+use crate::error::Result;
+use crate::exchange::{Keyed, Router};
+use crate::partitions::Partitions;
+use crate::time::Timestamp;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rivermark_checkpoint::Epoch;
+use rivermark_state::Key;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Accumulators in the table. Few enough to stay in the second-level cache.
+const ACCUMULATORS: usize = 1024;
+/// While nothing is combined, the keys of one batch in so many are counted; fewer and fewer as long as it is not worth it.
+const BATCHES_PER_LOOK: Range<u32> = 16..1024;
+/// How many records must become one, on average: below it, looking for the key twice costs more than sending the record.
+const WORTH_IT: usize = 4;
+
+/// What records of one key and slice were combined to.
+pub(super) struct Combined<A> {
+    /// The slice's start.
+    pub(super) slice: Timestamp,
+    /// The end of the first window that covers the slice.
+    pub(super) first_end: Timestamp,
+    /// How many records it holds.
+    pub(super) records: usize,
+    pub(super) acc: A,
+}
+
+/// Whether what this end knows of time bounds what the receiving ends know.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It takes part in the minimum, and has since before anybody could be ahead of what is known here.
+    Held,
+    /// It is silent.
+    Silent,
+    /// It has spoken again, but not all receivers may have heard.
+    Returned,
+    /// All will have heard once this epoch is stored.
+    HeardWith(Epoch),
+}
+
+/// Time at the sending end: which records are on time wherever they arrive.
+struct Floor {
+    standing: Standing,
+    /// No receiver is beyond it, while the standing is held.
+    time: Timestamp,
+    partitions: Arc<Partitions>,
+}
+
+impl Floor {
+    fn hear(&mut self, signal: Signal, stored: u64) {
+        match signal {
+            Signal::Watermark(to) => self.time = self.time.max(to),
+            Signal::Idle | Signal::Vacant => self.standing = Standing::Silent,
+            Signal::Active => self.standing = Standing::Returned,
+            Signal::Barrier(epoch) => match self.standing {
+                Standing::Returned => self.standing = Standing::HeardWith(epoch),
+                Standing::HeardWith(heard) if stored >= heard.0 => {
+                    let reached = self.partitions.all().iter().map(|p| p.watermark()).max();
+                    self.time = self.time.max(reached.unwrap_or(Timestamp::MIN));
+                    self.standing = Standing::Held;
+                }
+                Standing::Held | Standing::Silent | Standing::HeardWith(_) => {}
+            },
+            Signal::Partition(_) | Signal::End => {}
+        }
+    }
+}
+
+/// Whether to combine, judged by what came of it.
+struct Worth {
+    combining: bool,
+    /// Batches until the next look, and from that one to the one after it.
+    wait: u32,
+    next_wait: u32,
+    /// Records added since the table was last emptied.
+    records: usize,
+}
+
+impl Worth {
+    fn new() -> Self {
+        Worth { combining: false, wait: 0, next_wait: BATCHES_PER_LOOK.start, records: 0 }
+    }
+
+    /// Whether the next batch is to be looked at.
+    fn is_time_to_look(&mut self) -> bool {
+        let now = self.wait == 0;
+        self.wait = if now { self.next_wait } else { self.wait };
+        self.wait -= 1;
+        now
+    }
+
+    /// So many records are, or were combined to, so many. What little there is to judge by tells nothing.
+    fn judge(&mut self, records: usize, distinct: usize) {
+        if records < 4 * WORTH_IT {
+            return;
+        }
+        let worth_it = records >= WORTH_IT * distinct;
+        self.next_wait = match worth_it {
+            true => BATCHES_PER_LOOK.start,
+            false => (2 * self.next_wait).min(BATCHES_PER_LOOK.end),
+        };
+        self.combining = worth_it;
+    }
+
+    /// The table is emptied of so many accumulators.
+    fn emptied(&mut self, accumulators: usize) {
+        let records = std::mem::take(&mut self.records);
+        self.judge(records, accumulators);
+    }
+}
+
+/// Counts what is distinct among a batch's hashes: as many as bits that they set (Whang et al., "A Linear-Time Probabilistic Counting
+/// Algorithm", 1990). With eight bits a record it misses one in sixteen, which is near enough.
+struct Distinct([u64; Self::WORDS]);
+
+impl Distinct {
+    const WORDS: usize = 128;
+
+    fn count(hashes: impl Iterator<Item = u64>) -> usize {
+        let mut seen = Distinct([0; Self::WORDS]);
+        for hash in hashes {
+            seen.0[(hash >> 6) as usize % Self::WORDS] |= 1 << (hash % 64);
+        }
+        seen.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+struct Slot<K, A> {
+    hash: u64,
+    key: K,
+    /// Of the first record: who to blame if merging fails.
+    stamp: Stamp,
+    combined: Combined<A>,
+}
+
+/// The sending end of an exchange that combines.
+pub(super) struct Combining<K: Key, V, A: Aggregate<V>> {
+    name: Arc<str>,
+    blame: BlameCell,
+    slices: Slices,
+    aggregate: A,
+    floor: Floor,
+    worth: Worth,
+    table: HashTable<Slot<K, A::Acc>>,
+    records: Router<Keyed<K, V>>,
+    combined: Router<Keyed<K, Combined<A::Acc>>>,
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
+    /// `restored` is the watermark that the receiving ends begin with.
+    pub(super) fn new(
+        (name, blame): (Arc<str>, BlameCell),
+        (slices, aggregate): (Slices, A),
+        (restored, partitions): (Timestamp, Arc<Partitions>),
+        records: Router<Keyed<K, V>>,
+        combined: Router<Keyed<K, Combined<A::Acc>>>,
+    ) -> Self {
+        Combining {
+            name,
+            blame,
+            slices,
+            aggregate,
+            floor: Floor { standing: Standing::Held, time: restored, partitions },
+            worth: Worth::new(),
+            table: HashTable::new(),
+            records,
+            combined,
+        }
+    }
+
+    /// Finds out whether it is worth it to combine a batch such as this one.
+    fn look(&mut self, batch: &Batch<Keyed<K, V>>) {
+        let slice = |time| self.slices.slice_of(time).millis() as u64;
+        // Multiplied by an odd number, the bits of the slice reach those that count.
+        let of = |(stamp, record): (&Stamp, &Keyed<K, V>)| {
+            record.hash ^ slice(stamp.time).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+        };
+        self.worth.judge(batch.len(), Distinct::count(batch.iter().map(of)));
+    }
+
+    fn combine(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
+        let mut watch = blame.watch(&name);
+        batch.try_drain(|stamp, record| {
+            watch.at(stamp);
+            let slice = self.slices.slice_of(stamp.time);
+            let first_end = self.slices.first_end(slice);
+            if stamp.watermark.max(self.floor.time) >= first_end {
+                self.records.push(*stamp, record, cx);
+                return Ok(());
+            }
+            self.worth.records += 1;
+            self.add(*stamp, slice, first_end, record);
+            if self.table.len() >= ACCUMULATORS {
+                self.empty(cx);
+            }
+            Ok(())
+        })
+    }
+
+    #[inline]
+    fn add(&mut self, stamp: Stamp, slice: Timestamp, first_end: Timestamp, record: Keyed<K, V>) {
+        let Keyed { hash, key, value } = record;
+        // Slices are told apart by comparing: they are few at a time, and so the hash stays the key's.
+        let same =
+            |slot: &Slot<K, A::Acc>| slot.hash == hash && slot.combined.slice == slice && slot.key == key;
+        match self.table.entry(hash, same, |slot| slot.hash) {
+            Entry::Occupied(slot) => {
+                let combined = &mut slot.into_mut().combined;
+                combined.records += 1;
+                self.aggregate.add(&mut combined.acc, &value);
+            }
+            Entry::Vacant(slot) => {
+                let mut acc = self.aggregate.create();
+                self.aggregate.add(&mut acc, &value);
+                slot.insert(Slot {
+                    hash,
+                    key,
+                    stamp,
+                    combined: Combined { slice, first_end, records: 1, acc },
+                });
+            }
+        }
+    }
+
+    fn empty(&mut self, cx: &mut TaskContext<'_>) {
+        self.worth.emptied(self.table.len());
+        for Slot { hash, key, stamp, combined } in self.table.drain() {
+            self.combined.push(stamp, Keyed { hash, key, value: combined }, cx);
+        }
+    }
+
+    /// Sends everything that was combined: it must not be overtaken by what comes next.
+    fn send_combined(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if !self.table.is_empty() {
+            self.empty(cx);
+        }
+        self.combined.flush(cx)
+    }
+}
+
+impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Combining<K, V, A> {
+    fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.floor.standing != Standing::Held {
+            return self.records.on_batch(batch, cx);
+        }
+        if !self.worth.combining && self.worth.is_time_to_look() {
+            self.look(batch);
+        }
+        if self.worth.combining { self.combine(batch, cx) } else { self.records.on_batch(batch, cx) }
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.floor.hear(signal, cx.parts.stored);
+        // A watermark waits in the router until the next flush, which sends what was combined first.
+        if !matches!(signal, Signal::Watermark(_) | Signal::Partition(_)) {
+            self.send_combined(cx)?;
+        }
+        self.records.on_signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.send_combined(cx)?;
+        self.records.flush(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floor() -> Floor {
+        Floor { standing: Standing::Held, time: Timestamp::MIN, partitions: Arc::default() }
+    }
+
+    #[test]
+    fn after_a_silence_nothing_is_combined_until_a_checkpoint_that_began_later_is_stored() {
+        let mut floor = floor();
+        for (signal, stored, standing) in [
+            (Signal::Barrier(Epoch(1)), 0, Standing::Held),
+            (Signal::Idle, 0, Standing::Silent),
+            (Signal::Barrier(Epoch(2)), 1, Standing::Silent),
+            (Signal::Active, 1, Standing::Returned),
+            (Signal::Barrier(Epoch(3)), 2, Standing::HeardWith(Epoch(3))),
+            // That epoch was given up.
+            (Signal::Barrier(Epoch(4)), 2, Standing::HeardWith(Epoch(3))),
+            (Signal::Barrier(Epoch(5)), 4, Standing::Held),
+        ] {
+            floor.hear(signal, stored);
+            assert_eq!(floor.standing, standing, "after {signal:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_returns_takes_over_how_far_the_others_may_have_come() {
+        let mut floor = floor();
+        let partition = floor.partitions.add("clicks".into(), 0, "clicks[0]".into(), Default::default());
+        partition.set_watermark(Timestamp::from_millis(700));
+        floor.hear(Signal::Watermark(Timestamp::from_millis(5)), 0);
+        floor.hear(Signal::Idle, 0);
+        floor.hear(Signal::Active, 0);
+        floor.hear(Signal::Barrier(Epoch(1)), 0);
+        assert_eq!(floor.time, Timestamp::from_millis(5));
+        floor.hear(Signal::Barrier(Epoch(2)), 1);
+        assert_eq!(floor.time, Timestamp::from_millis(700));
+    }
+
+    #[test]
+    fn looks_become_rarer_while_it_is_not_worth_it() {
+        let mut worth = Worth::new();
+        let mut looks = Vec::new();
+        for batch in 0..200 {
+            if worth.is_time_to_look() {
+                looks.push(batch);
+                worth.judge(1024, 1000);
+            }
+        }
+        assert_eq!(looks, [0, 16, 48, 112]);
+        worth.judge(1024, 100);
+        assert!(worth.combining);
+        worth.judge(3, 3);
+        assert!(worth.combining, "three records tell nothing");
+        worth.judge(1024, 300);
+        assert!(!worth.combining);
+    }
+
+    #[test]
+    fn distinct_hashes_are_counted_well_enough() {
+        let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+        for distinct in [1, 10, 100, 1024] {
+            let counted = Distinct::count((0..1024).map(|n| spread(n % distinct)));
+            assert!(
+                counted <= distinct as usize && counted >= distinct as usize * 15 / 16,
+                "{distinct}: {counted}"
+            );
+        }
+    }
+}
