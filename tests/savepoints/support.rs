@@ -129,7 +129,7 @@ pub fn rows<R: serde::de::DeserializeOwned + Ord>(log: &Log, topic: &str) -> Vec
         let mut reader = topic.reader(partition, Position::Earliest, Isolation::ReadCommitted).unwrap();
         while let Some(batch) = reader.next_batch().unwrap() {
             rows.extend(
-                batch.into_iter().map(|row| serde_json::from_slice::<R>(&row.value.unwrap()).unwrap()),
+                batch.into_iter().map(|row| serde_json::from_slice::<R>(row.value.unwrap()).unwrap()),
             );
         }
     }
