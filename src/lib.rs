@@ -35,13 +35,57 @@
 //! # }
 //! ```
 //!
+//! A [`Savepoint`] is a checkpoint that is kept under a name. A job stops behind one, and another version of the flow goes on from it:
+//!
+//! ```
+//! # use rivermark::connectors::{Collect, LogSource};
+//! # use rivermark::log::{RecordBatch, TopicOptions};
+//! # use rivermark::{Engine, Flow, StartFrom, Timestamp, Watermarks, Windows, minutes, secs};
+//! # fn main() -> Result<(), rivermark::BoxError> {
+//! # let directory = tempfile::tempdir()?;
+//! # let engine = Engine::open(directory.path())?;
+//! # let clicks = engine.log().create_topic("clicks", TopicOptions::new(1))?;
+//! # let click = |second: i64| -> Result<(), rivermark::BoxError> {
+//! #     let mut batch = RecordBatch::new();
+//! #     batch.push(None, Some(&serde_json::to_vec(&second)?), 0);
+//! #     clicks.append(0, &mut batch)?;
+//! #     Ok(())
+//! # };
+//! # let rows = Collect::new();
+//! # let flow = |version| {
+//! #     let flow = Flow::new("clicks-per-minute").version(version);
+//! #     flow.source(LogSource::<i64>::topic("clicks"))
+//! #         .event_time(|second| Timestamp::from_secs(*second), Watermarks::bounded(secs(5)))
+//! #         .key_by(|_| 0_u8)
+//! #         .window(Windows::tumbling(minutes(1)))
+//! #         .count()
+//! #         .sink(rows.clone());
+//! #     flow
+//! # };
+//! # click(10)?;
+//! let job = engine.start(flow(1))?;
+//! # job.wait_until(|job| job.metrics().records_read == 1);
+//! job.stop_with_savepoint("before-version-2")?;
+//!
+//! # click(20)?;
+//! let savepoint = engine.savepoint("clicks-per-minute", "before-version-2")?;
+//! let job = engine.start_from(flow(2), StartFrom::SavepointAtFirst(savepoint))?;
+//! # job.wait_until(|job| job.metrics().records_read == 1);
+//! // Every source ends where it stands: the minute that was open closes, with both clicks.
+//! job.drain();
+//! job.wait()?;
+//! assert_eq!(rows.rows().iter().map(|row| row.value).collect::<Vec<_>>(), [2]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The README has the guarantees with the tests that hold them, the limits and measured figures; `examples/` is the tutorial, and
 //! `ARCHITECTURE.md` the map.
 
 pub use rivermark_connectors as connectors;
 pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
-    StateBackend, Status,
+    Savepoint, StartFrom, StateBackend, Status,
 };
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side};

@@ -108,8 +108,8 @@ pub enum Fetch {
 /// A flow's checkpoints in a store, for reading.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
-    store: Arc<dyn Store>,
-    flow: FlowId,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) flow: FlowId,
     prefix: String,
     history: History,
 }
@@ -150,6 +150,16 @@ impl Checkpoints {
         Ok(scan.manifests().map(|(slot, manifest)| self.summary(slot, manifest)).rev().collect())
     }
 
+    /// Whether no checkpoint was ever stored, not even one that is damaged now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        let mut scan = self.scan(None)?;
+        scan.read_all(self)?;
+        Ok(scan.newest().is_none())
+    }
+
     /// Reads the checkpoint of `epoch` without claiming anything, for queries and inspection.
     ///
     /// # Errors
@@ -165,17 +175,7 @@ impl Checkpoints {
     /// # Errors
     /// The store does not have it, or has other bytes than were stored ([`Error::Corrupt`]); nothing is left at `to`.
     pub fn fetch(&self, file: &StateFile, to: &Path, how: Fetch) -> Result<(), Error> {
-        let object = self.file_object(&file.content);
-        if !self.store.fetch_file(&object, to, how == Fetch::Link)? {
-            return Err(Error::MissingFile { file: file.name.clone(), object });
-        }
-        let verified = Digest::of_file(to)
-            .map_err(|reason| Error::File { attempt: "verify", path: to.to_owned(), reason })
-            .and_then(|(digest, bytes)| verify(file, &object, digest, bytes));
-        if verified.is_err() {
-            let _ = std::fs::remove_file(to);
-        }
-        verified
+        fetch(&*self.store, self.file_object(&file.content), file, to, how)
     }
 
     /// As [`Checkpoints::fetch`], into memory.
@@ -183,11 +183,7 @@ impl Checkpoints {
     /// # Errors
     /// As there.
     pub fn fetch_bytes(&self, file: &StateFile) -> Result<Vec<u8>, Error> {
-        let object = self.file_object(&file.content);
-        let missing = || Error::MissingFile { file: file.name.clone(), object: object.clone() };
-        let bytes = self.store.get(&object)?.ok_or_else(missing)?;
-        verify(file, &object, Digest::of(&bytes), bytes.len() as u64)?;
-        Ok(bytes)
+        fetch_bytes(&*self.store, self.file_object(&file.content), file)
     }
 
     /// The flow's history below a slot, of which nothing is read yet.
@@ -212,7 +208,7 @@ impl Checkpoints {
         }
     }
 
-    fn file_object(&self, file: &FileRef) -> String {
+    pub(crate) fn file_object(&self, file: &FileRef) -> String {
         format!("{}{}", self.prefix, file.object())
     }
 
@@ -231,7 +227,35 @@ impl Checkpoints {
     }
 }
 
-fn verify(file: &StateFile, object: &str, digest: Digest, bytes: u64) -> Result<(), Error> {
+/// Brings the object of a state file to `to`, and verifies it.
+pub(crate) fn fetch(
+    store: &dyn Store,
+    object: String,
+    file: &StateFile,
+    to: &Path,
+    how: Fetch,
+) -> Result<(), Error> {
+    if !store.fetch_file(&object, to, how == Fetch::Link)? {
+        return Err(Error::MissingFile { file: file.name.clone(), object });
+    }
+    let verified = Digest::of_file(to)
+        .map_err(|reason| Error::File { attempt: "verify", path: to.to_owned(), reason })
+        .and_then(|(digest, bytes)| verify(file, &object, digest, bytes));
+    if verified.is_err() {
+        let _ = std::fs::remove_file(to);
+    }
+    verified
+}
+
+/// As [`fetch`], into memory.
+pub(crate) fn fetch_bytes(store: &dyn Store, object: String, file: &StateFile) -> Result<Vec<u8>, Error> {
+    let missing = || Error::MissingFile { file: file.name.clone(), object: object.clone() };
+    let bytes = store.get(&object)?.ok_or_else(missing)?;
+    verify(file, &object, Digest::of(&bytes), bytes.len() as u64)?;
+    Ok(bytes)
+}
+
+pub(crate) fn verify(file: &StateFile, object: &str, digest: Digest, bytes: u64) -> Result<(), Error> {
     if digest == file.content.digest {
         return Ok(());
     }

@@ -39,6 +39,7 @@ mod entry;
 use std::sync::Arc;
 
 pub use entry::{Damage, Entry, FORMAT_VERSION};
+pub(crate) use entry::{seal, unseal};
 
 use crate::coordinator::StoreReply;
 use crate::store::{Certainty, Put, Store, StoreError};

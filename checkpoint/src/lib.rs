@@ -12,6 +12,7 @@
 //! | [`store`] | the object store: a directory, memory, and a faulty one for tests |
 //! | [`files`] | state files: content-addressed, uploaded once, verified at restore |
 //! | [`retention`] | which checkpoints and files may go |
+//! | [`savepoint`] | checkpoints that somebody has named: kept, self-contained, portable |
 //! | [`checkpoints`] | the blocking handle that puts these together for the engine's driver |
 //!
 //! The crate knows nothing of streams, starts no thread and reads no clock: time, identity and randomness are handed
@@ -26,6 +27,7 @@ pub mod files;
 pub mod history;
 pub mod manifest;
 pub mod retention;
+pub mod savepoint;
 pub mod store;
 
 pub use aligner::{Aligner, Alignment};
@@ -37,4 +39,5 @@ pub use manifest::{
     Blob, FileRole, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared, SourcePart,
     StateFile, TaskState,
 };
+pub use savepoint::{Place, Savepoint, SavepointError};
 pub use store::{Certainty, Put, Store, StoreError};

@@ -14,7 +14,7 @@ mod rereading;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use faulty::{Fault, FaultyStore, Odds};
 pub use local::LocalStore;
@@ -85,6 +85,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Brings `name` to the file `to`, which must not exist yet, and returns whether there was such an object. With
     /// `link`, the file may be a hard link to the object: the caller must never write to it in place.
     fn fetch_file(&self, name: &str, to: &Path, link: bool) -> Result<bool, StoreError>;
+
+    /// Where the object `name` lies in the local file system, if this store keeps its objects there: so that another store may link it.
+    fn local_path(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
 
     /// Every object whose name begins with `prefix`, in order of name.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;

@@ -8,7 +8,7 @@
 
 use crate::channels::{Channels, Wake};
 use crate::environment::{Environment, WorkerSeed};
-use crate::job::JobShared;
+use crate::job::{JobShared, LastSavepoint};
 use crate::parts::{self, Uploaded};
 use crate::worker::{Command, Report};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -33,6 +33,8 @@ pub(crate) type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub(crate) enum Over {
     /// The job is done.
     Well(Outcome),
+    /// Its owner wanted no more of it.
+    Cancelled,
     /// It failed; another attempt may do better, unless it is final.
     Badly {
         /// Why.
@@ -93,10 +95,33 @@ pub(crate) struct Attempt {
     uploaded: Uploaded,
     /// The newest stored epoch: from then on its files need not be kept locally.
     stored: Arc<AtomicU64>,
-    answers: HashMap<u64, Sender<Result<Epoch, String>>>,
+    /// The newest manifest that this attempt has stored.
+    newest: Option<Arc<Manifest>>,
+    answers: HashMap<u64, Answer>,
+    /// Savepoints of the end, and which end.
+    at_end: Vec<(Outcome, LastSavepoint)>,
+    draining: Draining,
+    /// Whether the workers have been started.
+    is_running: bool,
     next_request: u64,
     next_discovery: Duration,
     ending: Option<(Outcome, usize)>,
+}
+
+/// Who waits for a checkpoint.
+enum Answer {
+    Checkpoint(Sender<Result<Epoch, String>>),
+    /// And wants to keep it.
+    Savepoint(LastSavepoint),
+}
+
+/// Whether the sources have been told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    No,
+    /// As soon as they run.
+    Wanted,
+    Told,
 }
 
 /// What is measured about a checkpoint while it is taken.
@@ -143,7 +168,11 @@ impl Attempt {
             took: HashMap::new(),
             uploaded: Uploaded::default(),
             stored: Arc::default(),
+            newest: None,
             answers: HashMap::new(),
+            at_end: Vec::new(),
+            draining: Draining::No,
+            is_running: false,
             next_request: 0,
             next_discovery: Duration::ZERO,
             ending: None,
@@ -173,7 +202,11 @@ impl Attempt {
     /// Lets time pass: periodic checkpoints, time-outs, discovery of partitions.
     pub(crate) fn tick(&mut self) -> Option<Over> {
         let now = (self.clock)();
-        if !self.commands.is_empty() && now >= self.next_discovery && self.seeds.is_empty() {
+        if !self.commands.is_empty()
+            && now >= self.next_discovery
+            && self.seeds.is_empty()
+            && self.draining == Draining::No
+        {
             self.next_discovery = now + DISCOVERY_INTERVAL;
             if let Err(error) = self.discover() {
                 return self.fail(error);
@@ -185,14 +218,35 @@ impl Attempt {
     /// Asks for a checkpoint now; the answer goes to `answer`.
     pub(crate) fn request_checkpoint(&mut self, answer: Sender<Result<Epoch, String>>) -> Option<Over> {
         self.next_request += 1;
-        self.answers.insert(self.next_request, answer);
+        self.answers.insert(self.next_request, Answer::Checkpoint(answer));
         self.hear(Event::CheckpointRequested { request: self.next_request })
     }
 
-    /// Asks for a last checkpoint and the end of the job.
-    pub(crate) fn request_stop(&mut self) -> Option<Over> {
+    /// Asks for a checkpoint now, to be kept under a name.
+    pub(crate) fn request_savepoint(&mut self, savepoint: LastSavepoint) -> Option<Over> {
         self.next_request += 1;
+        self.answers.insert(self.next_request, Answer::Savepoint(savepoint));
+        self.hear(Event::CheckpointRequested { request: self.next_request })
+    }
+
+    /// Asks for a last checkpoint, to be kept if there is a name for it, and the end of the job.
+    pub(crate) fn request_stop(&mut self, savepoint: Option<LastSavepoint>) -> Option<Over> {
+        self.next_request += 1;
+        self.at_end.extend(savepoint.map(|savepoint| (Outcome::Stopped, savepoint)));
         self.hear(Event::StopRequested { request: self.next_request })
+    }
+
+    /// Lets the sources end where they stand; the job then ends as any whose sources have ended.
+    pub(crate) fn request_drain(&mut self, savepoint: Option<LastSavepoint>) {
+        self.at_end.extend(savepoint.map(|savepoint| (Outcome::Finished, savepoint)));
+        match self.draining {
+            Draining::No if self.is_running => {
+                self.draining = Draining::Told;
+                self.send_all(|| Command::Drain);
+            }
+            Draining::No => self.draining = Draining::Wanted,
+            Draining::Wanted | Draining::Told => {}
+        }
     }
 
     /// Hears what a worker says.
@@ -250,9 +304,15 @@ impl Attempt {
 
     /// The attempt failed outside the coordinator.
     fn fail(&mut self, error: Error) -> Option<Over> {
+        // Whoever asked may have stopped waiting.
         for (_, answer) in self.answers.drain() {
-            // Whoever asked may have stopped waiting.
-            let _ = answer.send(Err(error.to_string()));
+            let _ = match answer {
+                Answer::Checkpoint(answer) => answer.send(Err(error.to_string())).is_ok(),
+                Answer::Savepoint(savepoint) => savepoint.answer.send(Err(error.to_string())).is_ok(),
+            };
+        }
+        for (_, savepoint) in self.at_end.drain(..) {
+            let _ = savepoint.answer.send(Err(error.to_string()));
         }
         let error = self.failure.take().unwrap_or(error);
         let is_final = is_final(&error);
@@ -271,6 +331,11 @@ impl Attempt {
             Action::Run => {
                 self.next_discovery = now + DISCOVERY_INTERVAL;
                 self.send_all(|| Command::Start);
+                self.is_running = true;
+                if self.draining == Draining::Wanted {
+                    self.draining = Draining::Told;
+                    self.send_all(|| Command::Drain);
+                }
                 self.shared.set_status(crate::job::Status::Running);
             }
             Action::Inject { epoch, kind } => {
@@ -289,6 +354,7 @@ impl Attempt {
                 let span = tracing::debug_span!("store", epoch = %manifest.epoch);
                 let reply = span.in_scope(|| self.store(&manifest));
                 if reply == StoreReply::Stored {
+                    self.newest = Some(Arc::clone(&manifest));
                     self.stored.store(manifest.epoch.0, Ordering::Release);
                     if let Some(taking) = self.took.get_mut(&manifest.epoch) {
                         taking.duration = (self.clock)().saturating_sub(taking.begun);
@@ -302,12 +368,18 @@ impl Attempt {
             }
             Action::Completed { epoch } => self.completed(epoch),
             Action::Answer { request, outcome } => {
-                if let Some(answer) = self.answers.remove(&request) {
-                    // Whoever asked may have stopped waiting.
-                    let _ = answer.send(outcome);
+                // Whoever asked may have stopped waiting.
+                match (self.answers.remove(&request), outcome) {
+                    (Some(Answer::Checkpoint(answer)), outcome) => drop(answer.send(outcome)),
+                    (Some(Answer::Savepoint(savepoint)), Ok(epoch)) => self.keep(savepoint, epoch),
+                    (Some(Answer::Savepoint(savepoint)), Err(reason)) => {
+                        drop(savepoint.answer.send(Err(reason)));
+                    }
+                    (None, _) => {}
                 }
             }
             Action::Done { outcome } => {
+                self.keep_the_last(outcome);
                 self.ending = Some((outcome, self.commands.len()));
                 self.send_all(|| Command::End);
             }
@@ -482,6 +554,37 @@ impl Attempt {
             }
         }
         Event::Committed { task, epoch }
+    }
+
+    /// Makes a savepoint of a checkpoint that is committed everywhere and is the newest, so that its files are not collected meanwhile.
+    fn keep(&self, savepoint: LastSavepoint, epoch: Epoch) {
+        let LastSavepoint { name, answer } = savepoint;
+        let manifest = self.newest.as_deref().filter(|manifest| manifest.epoch == epoch);
+        let taken = match manifest {
+            Some(manifest) => {
+                let taken = self.environment.savepoints.take(&name, &self.checkpoints, manifest);
+                taken.map_err(|e| format!("checkpoint {epoch} is stored and committed, yet not kept: {e}"))
+            }
+            None => Err(format!("checkpoint {epoch} is not the newest any more")),
+        };
+        match &taken {
+            Ok(savepoint) => tracing::info!(%savepoint, %epoch, "savepoint taken"),
+            Err(reason) => tracing::warn!(savepoint = name, reason, "savepoint not taken"),
+        }
+        // Whoever asked may have stopped waiting.
+        let _ = answer.send(taken);
+    }
+
+    fn keep_the_last(&mut self, outcome: Outcome) {
+        let last = self.newest.as_ref().map_or(Epoch(0), |manifest| manifest.epoch);
+        for (wanted, savepoint) in std::mem::take(&mut self.at_end) {
+            // A flow whose sources have ended is more than stopped.
+            if (wanted, outcome) == (Outcome::Finished, Outcome::Stopped) {
+                let _ = savepoint.answer.send(Err("the job was stopped before it was drained".into()));
+            } else {
+                self.keep(savepoint, last);
+            }
+        }
     }
 
     fn completed(&mut self, epoch: Epoch) {

@@ -5,6 +5,7 @@
 //! | `LOCK` | held while an engine runs; names its process |
 //! | `log/` | the embedded log |
 //! | `checkpoints/` | manifests and state files of all flows |
+//! | `savepoints/FLOW/NAME/` | savepoints, each a folder that can be copied |
 //! | `state/FLOW/VERSION/` | local state: a cache, thrown away at every start |
 
 use rivermark_operators::{Error, Result};
@@ -58,6 +59,10 @@ impl Directory {
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
+    }
+
+    pub(crate) fn savepoints(&self) -> PathBuf {
+        self.root.join("savepoints")
     }
 
     /// The local state of one version of a flow.

@@ -3,8 +3,9 @@
 use crate::attempt::{Attempt, Monotonic, Over};
 use crate::directory::Directory;
 use crate::environment::{Environment, WorkerSeed};
-use crate::job::{Job, JobShared, Metrics, Status, Wish};
+use crate::job::{Job, JobShared, LastSavepoint, Metrics, Status, Wish};
 use crate::options::Options;
+use crate::savepoint::{Savepoint, Savepoints, StartFrom};
 use crate::upkeep::Upkeep;
 use crate::worker::{Report, Step, panic_message};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a worker that has nothing to do sleeps if nobody wakes it: it looks for idle partitions then.
 const IDLE_PARK: Duration = Duration::from_millis(10);
+/// What a job answers between two attempts.
+const WAITING: &str = "the job has failed and waits to be started again";
 /// How long it sleeps while its sources wait for slower ones.
 const HELD_PARK: Duration = Duration::from_micros(200);
 
@@ -38,6 +41,7 @@ struct Inner {
     _upkeep: Upkeep,
     log: Log,
     options: Options,
+    savepoints: Savepoints,
     /// Flows that run now: two jobs of one version would fence each other.
     running: Mutex<HashSet<FlowId>>,
     directory: Directory,
@@ -58,7 +62,8 @@ impl Engine {
         let log = Log::open(directory.log(), options.log.clone())
             .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
         let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
-        let inner = Inner { _upkeep: upkeep, log, options, running: Mutex::default(), directory };
+        let savepoints = Savepoints::new(directory.savepoints());
+        let inner = Inner { _upkeep: upkeep, log, options, savepoints, running: Mutex::default(), directory };
         Ok(Engine { inner: Arc::new(inner) })
     }
 
@@ -84,19 +89,31 @@ impl Engine {
         self.start_from(flow, RestoreFrom::Latest)
     }
 
-    /// As [`Engine::start`], from a checkpoint of one's choice: from an older one when the newest is damaged, or to go back behind a
-    /// mistake. From then on the flow continues from there: what came after that checkpoint is processed a second time, and rows that
-    /// were committed since are written a second time.
+    /// As [`Engine::start`], from a checkpoint or savepoint of one's choice: from an older checkpoint when the newest is damaged, to go back
+    /// behind a mistake, or to let a new version of a flow, or another directory, begin with the state of an old one. [`StartFrom`] says
+    /// what each choice means.
     ///
     /// # Errors
-    /// As there. That there is no such checkpoint is the job's failure.
-    pub fn start_from(&self, flow: Flow, from: RestoreFrom) -> Result<Job> {
+    /// As there; and if a savepoint is damaged, or the flow cannot continue from it: it has no operator of a name that has state there, or
+    /// another number of key groups. That there is no such checkpoint is the job's failure.
+    pub fn start_from(&self, flow: Flow, from: impl Into<StartFrom>) -> Result<Job> {
         let name = flow.name().to_string();
         let plan = flow.into_plan()?;
         let running = Running::claim(self, FlowId { name: name.clone(), version: plan.version() })?;
         let mut resources = Resources::default();
         resources.insert(self.inner.log.clone());
-        let environment = Environment::local(plan, &self.inner.options, resources, &self.inner.directory)?;
+        let (options, savepoints) = (&self.inner.options, self.inner.savepoints.clone());
+        let environment =
+            Environment::local(plan, options, resources, &self.inner.directory, savepoints.clone())?;
+        let clock = Clock::start();
+        let from = match from.into() {
+            StartFrom::Checkpoint(from) => from,
+            StartFrom::SavepointAtFirst(_) if environment.has_checkpoint()? => RestoreFrom::Latest,
+            StartFrom::Savepoint(savepoint) | StartFrom::SavepointAtFirst(savepoint) => {
+                environment.install(&savepoint, clock.origin_ms)?;
+                RestoreFrom::Latest
+            }
+        };
         let shared = Arc::new(JobShared::new(&environment.plan, environment.workers()));
         let (wishes, wished) = unbounded();
         let (tell, outcome) = bounded(1);
@@ -104,7 +121,7 @@ impl Engine {
             environment: Arc::new(environment),
             shared: Arc::clone(&shared),
             wished,
-            clock: Clock::start(),
+            clock,
             from: Cell::new(from),
             is_stopping: Cell::new(false),
         };
@@ -117,7 +134,34 @@ impl Engine {
                 let _ = tell.send(outcome);
             })
             .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
-        Ok(Job { flow: name, shared, wishes, thread: Some(thread), outcome })
+        Ok(Job { flow: name, shared, savepoints, wishes, thread: Some(thread), outcome })
+    }
+}
+
+impl Engine {
+    /// The savepoints of a flow, of all its versions, by name.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or the record of one is damaged.
+    pub fn savepoints(&self, flow: &str) -> Result<Vec<Savepoint>> {
+        self.inner.savepoints.list(flow)
+    }
+
+    /// A savepoint of a flow.
+    ///
+    /// # Errors
+    /// There is none of that name (the error names those that there are), or its record is damaged.
+    pub fn savepoint(&self, flow: &str, name: &str) -> Result<Savepoint> {
+        self.inner.savepoints.get(flow, name)
+    }
+
+    /// Deletes a savepoint. Whatever was started from it has copies of its own; what is still to be read through a [`Savepoint`] is not
+    /// there any more.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be deleted.
+    pub fn delete_savepoint(&self, flow: &str, name: &str) -> Result<()> {
+        self.inner.savepoints.delete(flow, name)
     }
 }
 
@@ -203,6 +247,7 @@ impl Supervisor {
             let (error, is_final) = match attempt.in_scope(|| self.attempt()) {
                 Over::Well(Outcome::Finished) => return self.over(Status::Finished),
                 Over::Well(Outcome::Stopped) => return self.over(Status::Stopped),
+                Over::Cancelled => return self.over(Status::Cancelled),
                 Over::Badly { error, is_final } => (error, is_final),
             };
             let progress = self.shared.checkpoints_completed();
@@ -236,10 +281,9 @@ impl Supervisor {
         let since = Instant::now();
         loop {
             match self.wished.recv_timeout(delay.saturating_sub(since.elapsed())) {
-                Ok(Wish::Stop) => return true,
-                Ok(Wish::Checkpoint(answer)) => {
-                    let _ = answer.send(Err("the job has failed and waits to be started again".into()));
-                }
+                Ok(Wish::Stop(_) | Wish::Drain(_) | Wish::Cancel) => return true,
+                Ok(Wish::Checkpoint(answer)) => drop(answer.send(Err(WAITING.into()))),
+                Ok(Wish::Savepoint { answer, .. }) => drop(answer.send(Err(WAITING.into()))),
                 Err(e) => return e.is_disconnected(),
             }
         }
@@ -276,10 +320,19 @@ impl Supervisor {
                 },
                 recv(self.wished) -> wish => match wish {
                     Ok(Wish::Checkpoint(answer)) => attempt.request_checkpoint(answer),
-                    Ok(Wish::Stop) => {
-                        self.is_stopping.set(true);
-                        attempt.request_stop()
+                    Ok(Wish::Savepoint { name, answer }) => {
+                        attempt.request_savepoint(LastSavepoint { name, answer })
                     }
+                    Ok(Wish::Stop(savepoint)) => {
+                        self.is_stopping.set(true);
+                        attempt.request_stop(savepoint)
+                    }
+                    Ok(Wish::Drain(savepoint)) => {
+                        self.is_stopping.set(true);
+                        attempt.request_drain(savepoint);
+                        None
+                    }
+                    Ok(Wish::Cancel) => Some(Over::Cancelled),
                     Err(_) => None,
                 },
                 default(wait) => attempt.tick(),

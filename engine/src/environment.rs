@@ -5,6 +5,7 @@ use crate::directory::Directory;
 use crate::job::JobShared;
 use crate::options::{Options, StateBackend};
 use crate::parts;
+use crate::savepoint::{Savepoint, Savepoints};
 use crate::worker::{Command, Report, Worker, WorkerSetup};
 use crossbeam_channel::{Receiver, Sender};
 use rivermark_checkpoint::store::LocalStore;
@@ -22,7 +23,7 @@ use rivermark_state::{
     Backends, KeyGroupRange, KeyedStore, Limits, MemoryBackends, MemoryBudget, RestoreFile, RestorePart,
     StoreSpec, range_of,
 };
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ pub(crate) struct Environment {
     /// Names this process in the checkpoint store.
     pub(crate) owner: String,
     store: Arc<dyn Store>,
+    pub(crate) savepoints: Savepoints,
     backends: Arc<dyn Backends>,
     budget: MemoryBudget,
     limits: Limits,
@@ -56,6 +58,7 @@ impl Environment {
         options: &Options,
         resources: Resources,
         directory: &Directory,
+        savepoints: Savepoints,
     ) -> Result<Environment> {
         // First of all: what follows removes a folder of that name.
         let flow = FlowId { name: plan.flow().to_string(), version: plan.version() };
@@ -92,6 +95,7 @@ impl Environment {
             resources: Arc::new(resources),
             owner: format!("process {}", std::process::id()),
             store: Arc::new(store),
+            savepoints,
             backends,
             budget,
             limits: Limits::default(),
@@ -115,6 +119,7 @@ impl Environment {
             resources: Arc::new(resources),
             owner: "simulation".into(),
             store,
+            savepoints: Savepoints::in_memory(),
             backends: Arc::new(MemoryBackends),
             budget: MemoryBudget::new(options.state_budget),
             limits: Limits::default(),
@@ -170,11 +175,35 @@ impl Environment {
     /// Whether the flow can continue from this checkpoint.
     pub(crate) fn check_compatible(&self, checkpoint: Option<&Manifest>) -> Result<()> {
         let Some(manifest) = checkpoint else { return Ok(()) };
+        self.check_continues(manifest, &format!("its checkpoint {}", manifest.epoch))
+    }
+
+    /// Makes a savepoint the newest checkpoint of the flow.
+    pub(crate) fn install(&self, savepoint: &Savepoint, now_ms: i64) -> Result<()> {
+        self.check_continues(savepoint.manifest(), &format!("savepoint {savepoint}"))?;
+        let attempt = format!("starting from savepoint {savepoint}");
+        let kept = NonZeroUsize::new(self.options.checkpoints_kept).unwrap_or(NonZeroUsize::MIN);
+        let writer =
+            self.open_checkpoints()?.fence(&self.owner, now_ms, kept).map_err(|e| self.error(&attempt, e))?;
+        let epoch = savepoint.install(&writer, now_ms).map_err(|e| self.error(&attempt, e))?;
+        tracing::info!(flow = self.flow(), %savepoint, %epoch, "installed a savepoint");
+        Ok(())
+    }
+
+    /// Whether the flow has a checkpoint of its own, be it a damaged one.
+    pub(crate) fn has_checkpoint(&self) -> Result<bool> {
+        let empty = self.open_checkpoints()?.is_empty();
+        empty.map(|empty| !empty).map_err(|e| self.error("listing its checkpoints", e))
+    }
+
+    /// Whether the flow can continue from what `found` names.
+    fn check_continues(&self, manifest: &Manifest, found: &str) -> Result<()> {
         let refuse = |problem: String| Err(Error::Flow { flow: self.flow().to_string(), problem });
         if manifest.key_groups != self.options.key_groups {
             return refuse(format!(
-                "its checkpoint {} has {} key groups, which are fixed for its life; the options say {}",
-                manifest.epoch, manifest.key_groups, self.options.key_groups
+                "{found} has {} key groups, which are fixed for a flow's life, and the options say {}: open the engine with \
+                 `Options::key_groups({})`",
+                manifest.key_groups, self.options.key_groups, manifest.key_groups
             ));
         }
         let names: std::collections::HashSet<&str> =
@@ -182,9 +211,9 @@ impl Environment {
         let kept = manifest.sources.keys().chain(manifest.operators.keys()).chain(manifest.sinks.keys());
         match kept.into_iter().find(|name| !names.contains(name.as_str())) {
             Some(gone) => refuse(format!(
-                "its checkpoint {} holds state of `{gone}`, which the flow does not have; name the operator that continues it \
+                "{found} holds state of `{gone}`, which the flow does not have (it has `{}`); name the operator that continues it \
                  with `.named(\"{gone}\")`, or raise the flow's version to begin anew",
-                manifest.epoch
+                self.plan.nodes().iter().map(|node| &*node.name).collect::<Vec<_>>().join("`, `")
             )),
             None => Ok(()),
         }

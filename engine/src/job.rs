@@ -1,5 +1,6 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
+use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use rivermark_checkpoint::{Epoch, Manifest, TaskId};
@@ -34,6 +35,8 @@ pub enum Status {
     Finished,
     /// It was stopped behind a checkpoint; everything before it is committed.
     Stopped,
+    /// It was cancelled: stopped at once, without a checkpoint.
+    Cancelled,
     /// It failed and will not be tried again.
     Failed {
         /// What went wrong.
@@ -44,7 +47,7 @@ pub enum Status {
 impl Status {
     /// Whether it will not change any more.
     pub fn is_over(&self) -> bool {
-        matches!(self, Status::Finished | Status::Stopped | Status::Failed { .. })
+        matches!(self, Status::Finished | Status::Stopped | Status::Cancelled | Status::Failed { .. })
     }
 }
 
@@ -120,7 +123,16 @@ impl Metrics {
 /// A wish of the job's owner.
 pub(crate) enum Wish {
     Checkpoint(Sender<Result<Epoch, String>>),
-    Stop,
+    Savepoint { name: String, answer: Sender<Result<Savepoint, String>> },
+    Stop(Option<LastSavepoint>),
+    Drain(Option<LastSavepoint>),
+    Cancel,
+}
+
+/// A savepoint of the last checkpoint of a job.
+pub(crate) struct LastSavepoint {
+    pub(crate) name: String,
+    pub(crate) answer: Sender<Result<Savepoint, String>>,
 }
 
 /// What the job's threads and its owner share.
@@ -253,6 +265,7 @@ impl JobShared {
 pub struct Job {
     pub(crate) flow: String,
     pub(crate) shared: Arc<JobShared>,
+    pub(crate) savepoints: Savepoints,
     pub(crate) wishes: Sender<Wish>,
     pub(crate) thread: Option<JoinHandle<()>>,
     pub(crate) outcome: Receiver<Result<()>>,
@@ -293,7 +306,82 @@ impl Job {
     /// continues from its last checkpoint.
     pub fn stop(&self) {
         // A job that is over needs no stopping.
-        let _ = self.wishes.send(Wish::Stop);
+        let _ = self.wishes.send(Wish::Stop(None));
+    }
+
+    /// Takes a savepoint of now, while the job goes on, and waits until it is whole: a barrier, as of a checkpoint; everything before it
+    /// is stored and committed; then its files are kept under the name. [`Savepoint`] says what it is good for.
+    ///
+    /// For sinks it is a checkpoint: rows before the barrier are visible when this returns, those after it become visible later.
+    /// Costs a checkpoint, and a hard link a state file.
+    ///
+    /// # Errors
+    /// There is a savepoint of that name, the name cannot be part of a path, the checkpoint fails, or the job is over. Then there is no
+    /// savepoint.
+    pub fn savepoint(&self, name: &str) -> Result<Savepoint> {
+        self.savepoints.check_free(&self.flow, name)?;
+        let (answer, answered) = bounded(1);
+        // A job that is over drops the answer.
+        let _ = self.wishes.send(Wish::Savepoint { name: name.to_owned(), answer });
+        self.taken(name, &answered)
+    }
+
+    /// Stops the job behind a savepoint, and waits for both. The order is: a barrier, behind which nothing more is read; store; commit;
+    /// the savepoint; the end. So the sinks show exactly what the savepoint has seen and nothing after it, and whoever starts from it goes
+    /// on without a gap or a duplicate. Open windows stay open, in the state.
+    ///
+    /// # Errors
+    /// As [`Job::savepoint`]. Where the savepoint alone could not be written the job has stopped all the same, behind an ordinary
+    /// checkpoint: starting the flow goes on from there, and a savepoint can be taken then.
+    pub fn stop_with_savepoint(self, name: &str) -> Result<Savepoint> {
+        self.end_with_savepoint(name, Wish::Stop)
+    }
+
+    /// Asks the job to come to its end where it stands: every source ends now, windows close and time-outs fire as at the end of bounded
+    /// sources, everything is flushed and committed. [`Job::wait`] tells when it is done; the status is then [`Status::Finished`].
+    ///
+    /// For sinks: all that was read is in the output, also the rows of windows that were open. Such windows are closed for good: should the
+    /// flow be started again, what comes for them is late.
+    pub fn drain(&self) {
+        // A job that is over needs no draining.
+        let _ = self.wishes.send(Wish::Drain(None));
+    }
+
+    /// As [`Job::drain`], with a savepoint of the end, and waits for both.
+    ///
+    /// # Errors
+    /// As [`Job::stop_with_savepoint`].
+    pub fn drain_with_savepoint(self, name: &str) -> Result<Savepoint> {
+        self.end_with_savepoint(name, Wish::Drain)
+    }
+
+    /// Stops the job at once, without a checkpoint. [`Job::wait`] tells when it is done; the status is then [`Status::Cancelled`].
+    ///
+    /// For sinks it is as a crash: what was committed stays; what came after the last stored checkpoint is not output, and is
+    /// processed anew by the next start, which first commits what that checkpoint had stored and not committed yet.
+    pub fn cancel(&self) {
+        // A job that is over needs no cancelling.
+        let _ = self.wishes.send(Wish::Cancel);
+    }
+
+    fn end_with_savepoint(
+        mut self,
+        name: &str,
+        wish: fn(Option<LastSavepoint>) -> Wish,
+    ) -> Result<Savepoint> {
+        self.savepoints.check_free(&self.flow, name)?;
+        let (answer, answered) = bounded(1);
+        let _ = self.wishes.send(wish(Some(LastSavepoint { name: name.to_owned(), answer })));
+        let taken = self.taken(name, &answered);
+        self.join()?;
+        taken
+    }
+
+    fn taken(&self, name: &str, answered: &Receiver<Result<Savepoint, String>>) -> Result<Savepoint> {
+        let failed = |reason: String| {
+            Error::engine(format!("taking savepoint `{name}` of flow `{}`", self.flow), reason)
+        };
+        answered.recv().map_err(|_| failed("the job is over".into()))?.map_err(failed)
     }
 
     /// Waits until `done` answers true of the job, or the job is over. Answers whether `done` did. It is asked again whenever the status
@@ -312,7 +400,7 @@ impl Job {
         }
     }
 
-    /// Waits until the job is over: finished, stopped or failed.
+    /// Waits until the job is over: finished, stopped, cancelled or failed.
     ///
     /// # Errors
     /// The failure that ended the job.

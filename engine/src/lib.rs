@@ -9,6 +9,7 @@
 //! | `inlet`, `channels` | the exchange between workers |
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
+//! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried |
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
@@ -25,6 +26,7 @@ mod inlet;
 mod job;
 mod options;
 mod parts;
+mod savepoint;
 pub mod simulation;
 mod upkeep;
 mod worker;
@@ -33,3 +35,4 @@ pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{DEFAULT_KEY_GROUPS, Options, Restart, StateBackend};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
+pub use savepoint::{Savepoint, StartFrom};

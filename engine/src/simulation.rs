@@ -259,7 +259,7 @@ impl World {
             }
             match over {
                 None => return Ok(None),
-                Some(Over::Well(Outcome::Finished | Outcome::Stopped)) => break,
+                Some(Over::Well(Outcome::Finished | Outcome::Stopped) | Over::Cancelled) => break,
                 Some(Over::Badly { .. }) if self.dead(doom) => return Ok(None),
                 // The store's faults may fail a job; that it gets on between them is what is tested.
                 Some(Over::Badly { .. }) if failures < 50 => failures += 1,

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Barrier { epoch: Epoch, last: bool },
     /// This checkpoint is given up: wait for its barrier no longer.
     Cancel { epoch: Epoch },
+    /// Let all partitions end where they stand.
+    Drain,
     /// End all streams: nothing follows.
     End,
 }
@@ -223,6 +225,9 @@ impl Worker {
                     self.sources.iter_mut().try_for_each(|source| source.task.barrier(epoch, &mut cx))?;
                 }
                 Command::Cancel { epoch } => self.inlets.iter_mut().for_each(|inlet| inlet.cancel(epoch)),
+                Command::Drain => {
+                    self.sources.iter_mut().try_for_each(|source| source.task.drain(&mut cx))?;
+                }
                 Command::End => {
                     self.sources.iter_mut().try_for_each(|source| source.task.end(&mut cx))?;
                     self.ended = true;

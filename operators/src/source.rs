@@ -255,6 +255,8 @@ pub trait SourceTask {
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Result<Progress>;
     /// Adds the positions to the checkpoint and sends the barrier down the chain.
     fn barrier(&mut self, epoch: Epoch, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// Lets every partition end where it stands: as if there were no more to read, now and in this run.
+    fn drain(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
     /// Ends the stream.
     fn end(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
     /// See [`crate::edge::Operator::flush`].
@@ -468,6 +470,16 @@ impl<S: Source> SourceTask for Reading<S> {
             });
         }
         self.signal(Signal::Barrier(epoch), cx)
+    }
+
+    fn drain(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        for at in 0..self.open.len() {
+            if !std::mem::replace(&mut self.open[at].ended, true) {
+                let index = self.open[at].entry.index;
+                self.change(PartitionChange::Ended(index), cx)?;
+            }
+        }
+        Ok(())
     }
 
     fn end(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -81,6 +81,18 @@ impl Writer {
         Ok(Recovered { checkpoint, next_epoch, rewound, damaged })
     }
 
+    /// Reads the whole history and chooses nothing from it, for a checkpoint that does not follow on any here. Returns the first epoch
+    /// number that no stored checkpoint has used. Call it once, before anything else, in place of [`Writer::read`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn pass_over(&self) -> Result<Epoch, Error> {
+        let mut scan = self.checkpoints.scan(Some(self.fenced.slot))?;
+        scan.read_all(&self.checkpoints)?;
+        self.enter_into_ledger(&scan);
+        Ok(scan.next_epoch())
+    }
+
     /// Stores a manifest: performs [`crate::Action::Store`]. After [`StoreReply::Unknown`] the only right thing is to
     /// call it again with the same manifest, or to recover with a new writer.
     pub fn store(&self, manifest: &Manifest) -> StoreReply {

@@ -16,6 +16,7 @@
 //!
 //! This envelope stays as it is in every version, so that a newer one can be told from damage.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Slot;
@@ -112,13 +113,7 @@ impl Entry {
     /// The bytes of the entry: always the same for the same entry.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let envelope = Envelope { format: FORMAT.to_owned(), format_version: FORMAT_VERSION, entry: self };
-        let mut bytes = serde_json::to_vec_pretty(&envelope)
-            .expect("an entry has string keys alone and fails nowhere else");
-        bytes.push(b'\n');
-        let trailer = format!("{{\"sha256\":\"{}\"}}\n", Digest::of(&bytes));
-        bytes.extend_from_slice(trailer.as_bytes());
-        bytes
+        seal(FORMAT, self)
     }
 
     /// The entry of `bytes`.
@@ -126,18 +121,34 @@ impl Entry {
     /// # Errors
     /// The bytes are damaged, or a newer version wrote them.
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let body = check(bytes)?;
-        let malformed = |error: serde_json::Error| Damage::Malformed(error.to_string());
-        let header: Header = serde_json::from_slice(body).map_err(malformed)?;
-        if header.format != FORMAT {
-            return Err(Damage::Malformed(format!("its format is `{}`", header.format)));
-        }
-        if header.format_version > FORMAT_VERSION {
-            return Err(Damage::NewerFormat { found: header.format_version });
-        }
-        let envelope: Envelope<Self> = serde_json::from_slice(body).map_err(malformed)?;
-        Ok(envelope.entry)
+        unseal(FORMAT, bytes)
     }
+}
+
+/// The bytes of `entry` in the envelope of `format`: always the same for the same entry.
+pub(crate) fn seal(format: &str, entry: &impl Serialize) -> Vec<u8> {
+    let envelope = Envelope { format: format.to_owned(), format_version: FORMAT_VERSION, entry };
+    let mut bytes = serde_json::to_vec_pretty(&envelope)
+        .expect("what is sealed has string keys alone and fails nowhere else");
+    bytes.push(b'\n');
+    let trailer = format!("{{\"sha256\":\"{}\"}}\n", Digest::of(&bytes));
+    bytes.extend_from_slice(trailer.as_bytes());
+    bytes
+}
+
+/// The other direction of [`seal`].
+pub(crate) fn unseal<E: DeserializeOwned>(format: &str, bytes: &[u8]) -> Result<E, Damage> {
+    let body = check(bytes)?;
+    let malformed = |error: serde_json::Error| Damage::Malformed(error.to_string());
+    let header: Header = serde_json::from_slice(body).map_err(malformed)?;
+    if header.format != format {
+        return Err(Damage::Malformed(format!("its format is `{}`", header.format)));
+    }
+    if header.format_version > FORMAT_VERSION {
+        return Err(Damage::NewerFormat { found: header.format_version });
+    }
+    let envelope: Envelope<E> = serde_json::from_slice(body).map_err(malformed)?;
+    Ok(envelope.entry)
 }
 
 /// The bytes above the checksum line, which they agree with.

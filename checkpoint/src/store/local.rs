@@ -55,6 +55,11 @@ impl LocalStore {
         Ok(store)
     }
 
+    /// The directory `root` as it is, for reading: touches nothing. What is not there is not found, and nothing can be put.
+    pub fn existing(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), counter: AtomicU64::new(0), durable: Mutex::default() }
+    }
+
     /// The directory of this store.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -232,6 +237,10 @@ impl Store for LocalStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Ok(false),
             Err(reason) => Err(self.error("get", name, Certainty::Determinate, reason)),
         }
+    }
+
+    fn local_path(&self, name: &str) -> Option<PathBuf> {
+        check_name(name).then(|| self.root.join(name))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

@@ -4,7 +4,7 @@
 //! a store that now and then drops a request would make the next recovery less likely to succeed than the last. (The simulation found a
 //! flow that never got up again.) A read has no effect, so repeating it is always right; puts are repeated by the protocol, which knows how.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Listed, Put, Store, StoreError};
@@ -42,6 +42,10 @@ impl Store for Rereading {
     // The file may have been made although the call failed: the caller's to clear up.
     fn fetch_file(&self, name: &str, to: &Path, link: bool) -> Result<bool, StoreError> {
         self.0.fetch_file(name, to, link)
+    }
+
+    fn local_path(&self, name: &str) -> Option<PathBuf> {
+        self.0.local_path(name)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

@@ -10,3 +10,4 @@ mod explore;
 mod faults;
 mod restore;
 mod retention;
+mod savepoints;

@@ -305,6 +305,10 @@ impl<T> SourceTask for Feeding<T> {
         self.out.signal(Signal::Barrier(epoch), cx)
     }
 
+    fn drain(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.fill.lock().ended { Ok(()) } else { self.tell(Fed::End, cx) }
+    }
+
     fn end(&mut self, _cx: &mut TaskContext<'_>) -> Result<()> {
         Ok(())
     }

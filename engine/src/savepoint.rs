@@ -1,0 +1,245 @@
+//! Savepoints, as a program holds them.
+
+use rivermark_checkpoint::store::{LocalStore, MemoryStore};
+use rivermark_checkpoint::{Checkpoints, Epoch, Manifest, Place, RestoreFrom, SavepointError, Store};
+use rivermark_operators::{Error, Result, Timestamp};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A savepoint: a checkpoint that somebody has named.
+///
+/// - It is never collected: only [`Engine::delete_savepoint`](crate::Engine::delete_savepoint) removes it.
+/// - It is whole in one folder, `DATA/savepoints/FLOW/NAME`, which can be copied with any tool, or exported by [`Savepoint::export`], and
+///   opened wherever it is by [`Savepoint::open`]. Its files are hard links where the file system has them, so it costs little beside the
+///   checkpoints it was taken among.
+/// - It owes nothing to any sink: it exists once all output of its checkpoint is committed. What is in the sinks and in the log is not part
+///   of it: it has positions in the sources, and whoever carries it elsewhere carries what its sources read, too.
+/// - It can be started ([`Engine::start_from`](crate::Engine::start_from)) by another number of workers, with another state backend's
+///   settings, in another data directory, and by another version of the flow, or a flow of another name. Operators find their
+///   state by name. The number of key groups stays what it is, and so does the kind of backend once state was spilled to RocksDB.
+///
+/// A crash while one is taken leaves none, and the next one of that name clears away what there was of it.
+///
+/// As the savepoints of Flink; those in its native format, to be exact.
+#[derive(Clone, Debug)]
+pub struct Savepoint {
+    inner: rivermark_checkpoint::Savepoint,
+}
+
+/// Where a job starts.
+#[derive(Clone, Debug)]
+pub enum StartFrom {
+    /// A checkpoint of this version of the flow. From then on the flow continues from there: what came after it is processed a second time,
+    /// and rows that were committed since are written a second time.
+    Checkpoint(RestoreFrom),
+    /// A savepoint, whatever checkpoints this version of the flow has: the first thing that happens is that it becomes the newest of them.
+    /// Where the version has run on from that savepoint already, it goes back: rows that were committed since are written a second time.
+    Savepoint(Savepoint),
+    /// A savepoint if this version of the flow has no checkpoint yet, and the newest checkpoint if it has. For a program that is started
+    /// again with the same arguments, after a crash too.
+    SavepointAtFirst(Savepoint),
+}
+
+impl Default for StartFrom {
+    fn default() -> Self {
+        StartFrom::Checkpoint(RestoreFrom::Latest)
+    }
+}
+
+impl From<RestoreFrom> for StartFrom {
+    fn from(from: RestoreFrom) -> Self {
+        StartFrom::Checkpoint(from)
+    }
+}
+
+impl From<Savepoint> for StartFrom {
+    fn from(savepoint: Savepoint) -> Self {
+        StartFrom::Savepoint(savepoint)
+    }
+}
+
+impl From<&Savepoint> for StartFrom {
+    fn from(savepoint: &Savepoint) -> Self {
+        StartFrom::Savepoint(savepoint.clone())
+    }
+}
+
+impl Savepoint {
+    /// The savepoint in a folder: in a data directory, or wherever it was copied to. Only its record is read; see [`Savepoint::verify`].
+    ///
+    /// # Errors
+    /// There is none, or its record is damaged.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Savepoint> {
+        let folder = folder.as_ref();
+        let place = Place::root(Arc::new(LocalStore::existing(folder)));
+        let opened = place.open().map_err(|e| failed("opening a savepoint", e))?;
+        Ok(Savepoint { inner: opened })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// The folder that it is.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.inner.folder()
+    }
+
+    /// The flow that it was taken of.
+    pub fn flow(&self) -> &str {
+        &self.manifest().flow
+    }
+
+    /// The version of the flow that it was taken of.
+    pub fn version(&self) -> u64 {
+        self.manifest().version
+    }
+
+    /// The checkpoint that it is.
+    pub fn epoch(&self) -> Epoch {
+        self.manifest().epoch
+    }
+
+    /// When its barrier began, by the clock of the process that took it.
+    pub fn created_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.manifest().created_at_ms)
+    }
+
+    /// How many key groups its state has; a flow that starts from it has as many.
+    pub fn key_groups(&self) -> u16 {
+        self.manifest().key_groups
+    }
+
+    /// The operators that have state in it, by name.
+    pub fn operators(&self) -> Vec<&str> {
+        self.manifest().operators.keys().map(String::as_str).collect()
+    }
+
+    /// The size of its state files in bytes.
+    pub fn state_bytes(&self) -> u64 {
+        self.manifest().files().map(|file| file.content.bytes).sum()
+    }
+
+    /// Reads every file and compares it with the checksum in the record. Costs about a second a gigabyte.
+    ///
+    /// # Errors
+    /// A file is missing or damaged; the error names it.
+    pub fn verify(&self) -> Result<()> {
+        self.inner.verify().map_err(|e| failed(format!("verifying savepoint {self}"), e))
+    }
+
+    /// Makes the same savepoint in another folder, which must not have one: hard links on the same file system, copies elsewhere.
+    ///
+    /// # Errors
+    /// There is one, or a file is missing or cannot be written.
+    pub fn export(&self, to: impl AsRef<Path>) -> Result<Savepoint> {
+        let attempt = || format!("exporting savepoint {self} to {}", to.as_ref().display());
+        let place = folder(to.as_ref()).map_err(|e| failed(attempt(), e))?;
+        let inner = self.inner.copy_to(self.name(), &place).map_err(|e| failed(attempt(), e))?;
+        Ok(Savepoint { inner })
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        self.inner.manifest()
+    }
+
+    pub(crate) fn install(
+        &self,
+        writer: &rivermark_checkpoint::Writer,
+        now_ms: i64,
+    ) -> std::result::Result<Epoch, SavepointError> {
+        self.inner.install(writer, now_ms)
+    }
+}
+
+/// Its name, and where it lies.
+impl fmt::Display for Savepoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.folder() {
+            Some(folder) => write!(f, "`{}` ({})", self.name(), folder.display()),
+            None => write!(f, "`{}`", self.name()),
+        }
+    }
+}
+
+/// A place that is a folder of its own.
+fn folder(folder: &Path) -> std::result::Result<Place, SavepointError> {
+    Ok(Place::root(Arc::new(LocalStore::open(folder)?)))
+}
+
+fn failed(attempt: impl Into<String>, error: SavepointError) -> Error {
+    Error::engine(attempt, error)
+}
+
+/// The savepoints of a data directory.
+#[derive(Clone)]
+pub(crate) struct Savepoints(At);
+
+#[derive(Clone)]
+enum At {
+    /// Made when the first one is taken.
+    Directory(PathBuf),
+    Memory(Arc<dyn Store>),
+}
+
+impl Savepoints {
+    pub(crate) fn new(root: PathBuf) -> Savepoints {
+        Savepoints(At::Directory(root))
+    }
+
+    pub(crate) fn in_memory() -> Savepoints {
+        Savepoints(At::Memory(Arc::new(MemoryStore::default())))
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match &self.0 {
+            At::Directory(root) => Arc::new(LocalStore::existing(root)),
+            At::Memory(store) => Arc::clone(store),
+        }
+    }
+
+    fn place(&self, flow: &str, name: &str) -> Result<Place> {
+        Place::named(self.store(), flow, name)
+            .map_err(|e| failed(format!("looking for savepoint `{name}` of flow `{flow}`"), e))
+    }
+
+    /// Fails if the name is taken or cannot be one.
+    pub(crate) fn check_free(&self, flow: &str, name: &str) -> Result<()> {
+        let taken = self.place(flow, name)?.check_free();
+        taken.map_err(|e| failed(format!("taking savepoint `{name}` of flow `{flow}`"), e))
+    }
+
+    /// Makes a savepoint of a checkpoint whose output is committed.
+    pub(crate) fn take(
+        &self,
+        name: &str,
+        checkpoints: &Checkpoints,
+        manifest: &Manifest,
+    ) -> std::result::Result<Savepoint, SavepointError> {
+        let store: Arc<dyn Store> = match &self.0 {
+            At::Directory(root) => Arc::new(LocalStore::open(root)?),
+            At::Memory(store) => Arc::clone(store),
+        };
+        let inner = Place::named(store, &manifest.flow, name)?.take(name, checkpoints, manifest)?;
+        Ok(Savepoint { inner })
+    }
+
+    pub(crate) fn list(&self, flow: &str) -> Result<Vec<Savepoint>> {
+        let names = Place::names(&*self.store(), flow)
+            .map_err(|e| failed(format!("listing the savepoints of flow `{flow}`"), e))?;
+        names.iter().map(|name| self.get(flow, name)).collect()
+    }
+
+    pub(crate) fn get(&self, flow: &str, name: &str) -> Result<Savepoint> {
+        let opened = self.place(flow, name)?.open();
+        let inner = opened.map_err(|e| failed(format!("opening savepoint `{name}` of flow `{flow}`"), e))?;
+        Ok(Savepoint { inner })
+    }
+
+    pub(crate) fn delete(&self, flow: &str, name: &str) -> Result<()> {
+        let deleted = self.place(flow, name)?.delete();
+        deleted.map_err(|e| failed(format!("deleting savepoint `{name}` of flow `{flow}`"), e))
+    }
+}

@@ -1,0 +1,6 @@
+//! Savepoints over the whole engine: what they keep, where they can be carried, and how they are read and edited offline.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod crashes;
+mod running;
+mod support;
