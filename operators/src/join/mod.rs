@@ -7,9 +7,11 @@
 
 mod as_of;
 mod interval;
+mod stream_table;
 
 pub use as_of::AsOfJoin;
 pub use interval::{Interval, IntervalJoin};
+pub use stream_table::StreamTableJoin;
 
 use crate::exchange::Keyed;
 use crate::stream::{KeyedStream, Stream};
