@@ -46,9 +46,10 @@ pub use rivermark_engine::{
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{
-    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key, KeyedStream,
-    Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin, Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator,
-    Watermarks, Window, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
+    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key,
+    KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
+    Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, Windowed,
+    WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{process, sink, source, table, testing, window};
 

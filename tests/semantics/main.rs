@@ -17,4 +17,5 @@ mod simulated;
 #[path = "../common/sips.rs"]
 mod sips;
 mod support;
+mod tables;
 mod windows;

@@ -57,10 +57,7 @@ pub struct ForeignKeyJoin<K, A, F, B> {
 
 impl<K: Key, A: StateValue, F: Key, B: StateValue> ForeignKeyJoin<K, A, F, B> {
     /// The left rows that refer to a row.
-    pub fn inner<R: StateValue>(
-        self,
-        join: impl Fn(&K, &A, &B) -> R + Send + Sync + 'static,
-    ) -> Table<K, R> {
+    pub fn inner<R: StateValue>(self, join: impl Fn(&K, &A, &B) -> R + Send + Sync + 'static) -> Table<K, R> {
         self.rows(move |key, left, right| right.map(|right| join(key, left, right)))
     }
 

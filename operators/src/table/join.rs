@@ -37,10 +37,7 @@ pub struct TableJoin<K, A, B> {
 
 impl<K: Key, A: StateValue, B: StateValue> TableJoin<K, A, B> {
     /// The rows of keys that are in both tables.
-    pub fn inner<R: StateValue>(
-        self,
-        join: impl Fn(&K, &A, &B) -> R + Send + Sync + 'static,
-    ) -> Table<K, R> {
+    pub fn inner<R: StateValue>(self, join: impl Fn(&K, &A, &B) -> R + Send + Sync + 'static) -> Table<K, R> {
         self.rows(move |key, left, right| Some(join(key, left?, right?)))
     }
 
@@ -65,9 +62,7 @@ impl<K: Key, A: StateValue, B: StateValue> TableJoin<K, A, B> {
         self,
         join: impl Fn(&K, Option<&A>, Option<&B>) -> R + Send + Sync + 'static,
     ) -> Table<K, R> {
-        self.rows(move |key, left, right| {
-            (left.is_some() || right.is_some()).then(|| join(key, left, right))
-        })
+        self.rows(move |key, left, right| (left.is_some() || right.is_some()).then(|| join(key, left, right)))
     }
 
     fn rows<R: StateValue>(
@@ -108,8 +103,8 @@ impl<J, A: StateValue, B: StateValue> Joining<J, A, B> {
     const ROWS: Value<Rows<A, B>> = Value::new("rows");
 }
 
-impl<K: Key, A: StateValue, B: StateValue, R: StateValue, J>
-    ProcessFunction<K, Either<Change<A>, Change<B>>> for Joining<J, A, B>
+impl<K: Key, A: StateValue, B: StateValue, R: StateValue, J> ProcessFunction<K, Either<Change<A>, Change<B>>>
+    for Joining<J, A, B>
 where
     J: Fn(&K, Option<&A>, Option<&B>) -> Option<R> + Send + Sync + 'static,
 {
