@@ -48,7 +48,7 @@ pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{
     Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key,
     KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
-    Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, Windowed,
+    Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed,
     WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{process, sink, source, table, testing, window};

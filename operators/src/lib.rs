@@ -38,7 +38,7 @@ pub mod window;
 
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
-pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin};
+pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};

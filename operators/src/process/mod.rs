@@ -17,12 +17,12 @@ mod running;
 mod side;
 mod state;
 
-pub(crate) use order::EventTimeOrder;
+pub(crate) use order::{EventTimeOrder, UseLate};
 pub use side::Side;
 pub(crate) use side::{SidePort, Sides};
 pub use state::{ListState, MapState, ReducingState, StateHandle, ValueState};
 
-use crate::batch::Stamp;
+use crate::batch::{Origin, Stamp};
 use crate::edge::Output;
 use crate::error::BoxError;
 use crate::time::Timestamp;
@@ -88,6 +88,16 @@ impl<K: Key, Out> Context<'_, K, Out> {
     /// Whether the record in hand is below the watermark of its own source partition: late, as a property of the log.
     pub fn is_late(&self) -> bool {
         self.stamp.time < self.stamp.watermark
+    }
+
+    /// The watermark of the record's own source partition just before it.
+    pub(crate) fn partition_watermark(&self) -> Timestamp {
+        self.stamp.watermark
+    }
+
+    /// Where the record came from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.stamp.origin
     }
 
     /// Counts the record in hand as late.
