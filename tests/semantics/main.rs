@@ -18,4 +18,5 @@ mod simulated;
 mod sips;
 mod support;
 mod tables;
+mod window_joins;
 mod windows;

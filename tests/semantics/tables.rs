@@ -2,11 +2,14 @@
 //! time before is what should have been told.
 
 use crate::crashes::simulate;
+use crate::sips::Sips;
 use crate::support::{Event, Script, event, labs};
 use crate::windows::config;
 use proptest::prelude::*;
-use rivermark::connectors::Collect;
-use rivermark::{Change, Flow, Table, Timestamp, Upsert, Watermarks};
+use rivermark::connectors::{Collect, LogSink, LogSource};
+use rivermark::log::{Isolation, Log, Position, RecordBatch, TopicOptions};
+use rivermark::simulation::Simulation;
+use rivermark::{Change, Flow, Options, Table, Timestamp, Upsert, Watermarks, millis};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -220,4 +223,66 @@ fn tables_are_the_same_through_every_crash_and_on_other_workers_after_it() {
         crashes.set(crashes.get() + report.crashes);
     });
     assert!(crashes.get() > 30, "{} crashes of 100 cases: too few to get wrong", crashes.get());
+}
+
+/// The newest value of each key in a topic, by reading it from the beginning.
+fn newest<K: serde::de::DeserializeOwned + Ord>(log: &Log, topic: &str) -> BTreeMap<K, i64> {
+    let mut rows = BTreeMap::new();
+    let topic = log.topic(topic).unwrap();
+    for partition in 0..topic.partitions() {
+        let mut reader = topic.reader(partition, Position::Earliest, Isolation::ReadCommitted).unwrap();
+        while let Some(records) = reader.next_batch().unwrap() {
+            for record in records {
+                let key: K = serde_json::from_slice(record.key.unwrap()).unwrap();
+                match record.value {
+                    Some(value) => rows.insert(key, serde_json::from_slice(value).unwrap()),
+                    None => rows.remove(&key),
+                };
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_table_goes_from_topic_to_topic_with_its_deletes_through_every_crash() {
+    let crashes = Cell::new(0);
+    proptest!(config(60), |(case in case(), seed in any::<u64>())| {
+        let fill = |log: &Log| {
+            let topic = log.create_topic("values", TopicOptions::new(case.left.len() as u32)).unwrap();
+            for (partition, rows) in (0..).zip(&case.left) {
+                let mut batch = RecordBatch::new();
+                for row in rows {
+                    let value = row.value.map(|value| serde_json::to_vec(&value).unwrap());
+                    batch.push(Some(&serde_json::to_vec(&row.key).unwrap()), value.as_deref(), row.time.millis());
+                }
+                if !rows.is_empty() {
+                    topic.append(partition, &mut batch).unwrap();
+                }
+            }
+        };
+        let prepare = |log: &Log| {
+            fill(log);
+            Ok(())
+        };
+        let simulation = Simulation::seed(seed).crashes(6).options(Options::new().checkpoint_every(millis(5)));
+        let report = simulation.run(prepare, || {
+            let flow = Flow::new("topics");
+            let source = Sips { source: LogSource::<Row, _>::table("values").until_end(), most: 2 };
+            let rows = flow.source(source).event_time(|row| row.time, Watermarks::monotonous());
+            let table = rows.to_table();
+            let kept = table.clone().filter(|_, value| value % 4 != 0);
+            kept.to_stream().sink_as("kept", LogSink::table("kept"));
+            table.group_by(|_, value| value % 3).sum(|value| *value).to_stream().sink_as("sums", LogSink::table("sums"));
+            flow
+        }).unwrap();
+        let last = table_at(&ordered(&case.left), i64::MAX);
+        let kept: Rows = last.iter().filter(|(_, value)| **value % 4 != 0).map(|(key, value)| (*key, *value)).collect();
+        let mut sums: BTreeMap<i64, i64> = BTreeMap::new();
+        last.values().for_each(|value| *sums.entry(value % 3).or_insert(0) += value);
+        assert_eq!(newest::<u8>(&report.log, "kept"), kept, "seed {seed}");
+        assert_eq!(newest::<i64>(&report.log, "sums"), sums, "seed {seed}");
+        crashes.set(crashes.get() + report.crashes);
+    });
+    assert!(crashes.get() > 20, "{} crashes of 60 cases: too few to get wrong", crashes.get());
 }
