@@ -51,7 +51,7 @@ pub use rivermark_operators::{
     Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed,
     WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
-pub use rivermark_operators::{process, sink, source, table, testing, window};
+pub use rivermark_operators::{join, process, sink, source, table, testing, window};
 
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {

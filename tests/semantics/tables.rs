@@ -7,9 +7,10 @@ use crate::support::{Event, Script, event, labs};
 use crate::windows::config;
 use proptest::prelude::*;
 use rivermark::connectors::{Collect, LogSink, LogSource};
+use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::log::{Isolation, Log, Position, RecordBatch, TopicOptions};
 use rivermark::simulation::Simulation;
-use rivermark::{Change, Flow, Options, Table, Timestamp, Upsert, Watermarks, millis};
+use rivermark::{BoxError, Change, Flow, Options, Table, Timestamp, Upsert, Value, Watermarks, millis};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -97,6 +98,38 @@ fn refers_to(value: i64) -> u8 {
     (value % 5) as u8
 }
 
+/// A record, the how manieth of its key it is, the rule for it, and how many rules there are.
+type Ruled = (Event, u64, Option<i64>, usize);
+
+const SEEN: Value<u64> = Value::new("seen");
+
+/// Looks up the rule for each record in a broadcast table.
+#[derive(Clone)]
+struct Ruling;
+
+impl BroadcastFunction<u8, (u8, i64, i64), u8, i64> for Ruling {
+    type Out = Ruled;
+
+    fn on_record(
+        &mut self,
+        key: &u8,
+        (_, time, value): (u8, i64, i64),
+        cx: &mut BroadcastContext<'_, '_, u8, u8, i64, Ruled>,
+    ) -> Result<(), BoxError> {
+        let nth = cx.state(SEEN).update(
+            || 0,
+            |seen| {
+                *seen += 1;
+                *seen
+            },
+        )?;
+        let rule = cx.broadcast(&refers_to(value.abs()))?;
+        let rules = cx.broadcast_rows()?.len();
+        cx.emit((event(*key, time, value), nth, rule, rules));
+        Ok(())
+    }
+}
+
 /// What a flow of a case gives.
 #[derive(Default)]
 struct Outputs {
@@ -106,6 +139,7 @@ struct Outputs {
     inner: Collect<(u8, Change<(i64, i64)>)>,
     referred: Collect<(u8, Change<Referred>)>,
     enriched: Collect<(Event, Option<i64>)>,
+    ruled: Collect<Ruled>,
 }
 
 impl Case {
@@ -121,11 +155,15 @@ impl Case {
         full.full(|_, a, b| (a.copied(), b.copied())).changes().sink(outputs.full.clone());
         let inner = left.clone().join(right.clone());
         inner.inner(|_, a, b| (*a, *b)).changes().sink(outputs.inner.clone());
+        let records = flow
+            .source(Script::of(&self.records))
+            .event_time(|event| Timestamp::from_millis(event.time), Watermarks::monotonous())
+            .map(|event| (event.key, event.time, event.value));
+        let ruled = records.clone().key_by(|(key, _, _)| *key);
+        ruled.process_with_broadcast(right.clone(), Ruling).sink(outputs.ruled.clone());
         let referred = left.clone().join_on(right, |_, value| refers_to(*value));
         referred.left(|_, a, b| (*a, b.copied())).changes().sink(outputs.referred.clone());
-        flow.source(Script::of(&self.records))
-            .event_time(|event| Timestamp::from_millis(event.time), Watermarks::monotonous())
-            .map(|event| (event.key, event.time, event.value))
+        records
             .key_by(|(key, _, _)| *key)
             .join_table(left)
             .left(|_, (key, time, value), row| (event(key, time, value), row.copied()))
@@ -178,6 +216,19 @@ impl Case {
         let mut found = outputs.enriched.rows();
         found.sort();
         assert_eq!(found, enriched, "{name}: stream-table join");
+        let mut records = self.records.concat();
+        records.sort_by_key(|event| (event.key, event.time));
+        let mut ruled: Vec<Ruled> = Vec::new();
+        for event in records {
+            let rules = table_at(&right, event.time);
+            let nth =
+                ruled.last().filter(|(before, ..)| before.key == event.key).map_or(1, |(_, nth, ..)| nth + 1);
+            let rule = rules.get(&refers_to(event.value.abs())).copied();
+            ruled.push((event, nth, rule, rules.len()));
+        }
+        let mut found = outputs.ruled.rows();
+        found.sort_by_key(|(event, nth, ..)| (event.key, *nth));
+        assert_eq!(found, ruled, "{name}: broadcast");
     }
 }
 
