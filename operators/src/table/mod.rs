@@ -12,8 +12,9 @@
 //! 4. [`Table::changes`] and [`Table::to_stream`] lead back to streams.
 //!
 //! # What is deterministic, and what it costs
-//! Everything runs in event-time order, so a table's changes are a property of the log, with one exception: records that were computed (they
-//! have no place in a source) and have the same key and the same time are told apart by their arrival. Functions given to a table must be
+//! Everything runs in event-time order, so a table's changes are a property of the log, with two exceptions: records that were computed (they
+//! have no place in a source) and have the same key and the same time are told apart by their arrival; and a partition that was declared idle
+//! can be overtaken. Functions given to a table must be
 //! pure, since a row that is taken back is computed again. Records that are late for their own partition are counted and left out;
 //! [`KeyedStream::in_event_time_order_with_late_output`] before `to_table` gives them a stream.
 //!
