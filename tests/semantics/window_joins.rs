@@ -7,9 +7,12 @@ use crate::support::{Event, Script, labs};
 use crate::windows::{config, lateness, partitions, sliding};
 use proptest::prelude::*;
 use rivermark::connectors::Collect;
-use rivermark::{Either, Flow, Watermarks, millis};
+use rivermark::{Either, Flow, Late, Watermarks, millis};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+
+/// A record as it is joined: key, time and value.
+type Joined = (u8, i64, i64);
 
 /// Key, end of the window, and the values.
 type Row = (u8, i64, Option<i64>, Option<i64>);
@@ -46,7 +49,7 @@ impl Case {
             .window_join(keyed(&self.right), self.shape.windows())
             .allowed_lateness(millis(self.lateness as u64))
             .late_output(move |stream| {
-                let event = |late: rivermark::Late<u8, Either<(u8, i64, i64), (u8, i64, i64)>>| {
+                let event = |late: Late<u8, Either<Joined, Joined>>| {
                     let (Either::Left((key, time, value)) | Either::Right((key, time, value))) = late.value;
                     (Event { key, time, value }, late.windows_missed)
                 };
