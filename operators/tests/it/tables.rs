@@ -1,8 +1,9 @@
 //! Tables, change by change and across restarts.
 
 use crate::at;
+use rivermark_operators::join::{BroadcastContext, BroadcastFunction};
 use rivermark_operators::testing;
-use rivermark_operators::{Change, Timestamp, Upsert, millis};
+use rivermark_operators::{BoxError, Change, Timestamp, Upsert, Value, millis};
 
 fn put(key: u8, time: i64, value: i64) -> (Timestamp, Upsert<u8, i64>) {
     (at(time), Upsert { key, value: Some(value), time: at(time) })
@@ -174,5 +175,66 @@ fn a_keyed_stream_is_a_table_of_its_newest_records() {
         [1, 2, 11].into_iter().for_each(|time| it.push(&input, at(time), time));
         it.end(&input);
         it.expect(&rows, [(0, Change::Insert(2)), (0, update(2, 1))]);
+    });
+}
+
+/// Remembers what it sees of the broadcast table at each record, and looks again three milliseconds later.
+#[derive(Clone)]
+struct Looking;
+
+const RECORDS: Value<u64> = Value::new("records");
+type Seen = (u64, i64, Vec<(u8, i64)>);
+
+impl Looking {
+    fn look(cx: &mut BroadcastContext<'_, '_, u8, u8, i64, Seen>) -> Result<(), BoxError> {
+        let records = cx.state(RECORDS).get()?.unwrap_or(0);
+        let mut rows = cx.broadcast_rows()?;
+        rows.sort_unstable();
+        let time = cx.time().millis();
+        cx.emit((records, time, rows));
+        Ok(())
+    }
+}
+
+impl BroadcastFunction<u8, u8, u8, i64> for Looking {
+    type Out = Seen;
+
+    fn on_record(
+        &mut self,
+        _: &u8,
+        _: u8,
+        cx: &mut BroadcastContext<'_, '_, u8, u8, i64, Seen>,
+    ) -> Result<(), BoxError> {
+        cx.state(RECORDS).update(|| 0, |records| *records += 1)?;
+        cx.timer(cx.time() + millis(3))?;
+        Self::look(cx)
+    }
+
+    fn on_timer(
+        &mut self,
+        _: &u8,
+        _: Timestamp,
+        cx: &mut BroadcastContext<'_, '_, u8, u8, i64, Seen>,
+    ) -> Result<(), BoxError> {
+        Self::look(cx)
+    }
+}
+
+#[test]
+fn a_record_sees_the_broadcast_table_of_its_time_and_a_timer_that_before_it() {
+    testing::check(|it| {
+        let ((records, stream), (rules, table)) = (it.input::<u8>(), it.input());
+        let looked = stream.key_by(|key| *key).process_with_broadcast(table.to_table(), Looking);
+        let rows = it.output(looked);
+        it.push(&records, at(1), 9);
+        it.push(&records, at(5), 9);
+        for (time, upsert) in [put(1, 2, 10), put(2, 4, 20), gone(1, 5), put(2, 8, 21)] {
+            it.push(&rules, time, upsert);
+        }
+        it.expect(&rows, []);
+        it.end(&records);
+        it.end(&rules);
+        let expected = [(1, 1, vec![]), (1, 4, vec![(1, 10)]), (2, 5, vec![(2, 20)]), (2, 8, vec![(2, 20)])];
+        it.expect(&rows, expected);
     });
 }
