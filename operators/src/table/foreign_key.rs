@@ -29,6 +29,28 @@ impl<K: Key, A: StateValue> Table<K, A> {
     /// Joins each row with the row of `right` whose key `refers_to` gives. Say next whether rows that refer to nothing are kept:
     /// [`ForeignKeyJoin::left`] or [`ForeignKeyJoin::inner`]. Functions are called anew for rows that are taken back, and must answer the same.
     ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     // Flights refer to planes by number; planes have seats.
+    ///     let ((flights, flight), (planes, plane)) = (it.input::<(&str, u32)>(), it.input::<(u32, u32)>());
+    ///     let flights_now = flight.map(|(name, plane)| (name.to_string(), plane)).key_by(|(name, _)| name.clone()).to_table();
+    ///     let planes_now = plane.key_by(|(plane, _)| *plane).to_table();
+    ///     let seats = flights_now.join_on(planes_now, |_, (_, plane)| *plane).inner(|_, _, (_, seats)| *seats);
+    ///     let rows = it.output(seats.changes());
+    ///     it.push(&planes, at(1), (7, 100));
+    ///     it.push(&planes, at(4), (7, 120));
+    ///     it.push(&flights, at(2), ("RM1", 7));
+    ///     it.end(&flights);
+    ///     it.end(&planes);
+    ///     let flight = "RM1".to_string();
+    ///     it.expect(&rows, [(flight.clone(), Change::Insert(100)), (flight, Change::Update { before: 100, after: 120 })]);
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// If the tables belong to different flows.
     pub fn join_on<F: Key, B: StateValue>(

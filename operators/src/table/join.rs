@@ -23,6 +23,26 @@ impl<K: Key, A: StateValue> Table<K, A> {
     /// [`TableJoin::right`] or [`TableJoin::full`]. The function that makes a row is called anew for one that is taken back, and must answer the
     /// same.
     ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let ((stocks, stock), (prices, price)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let worth = stock.key_by(|_| 'a').to_table().join(price.key_by(|_| 'a').to_table());
+    ///     let rows = it.output(worth.inner(|_, stock, price| stock * price).changes());
+    ///     it.push(&stocks, at(1), 3);
+    ///     it.push(&stocks, at(5), 4);
+    ///     it.push(&prices, at(2), 10);
+    ///     it.push(&prices, at(5), 20);
+    ///     it.end(&stocks);
+    ///     it.end(&prices);
+    ///     // Both change at 5: one change is told.
+    ///     it.expect(&rows, [('a', Change::Insert(30)), ('a', Change::Update { before: 30, after: 80 })]);
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// If the tables belong to different flows.
     pub fn join<B: StateValue>(self, right: Table<K, B>) -> TableJoin<K, A, B> {
