@@ -3,7 +3,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`mod@format`] | how keys and values become bytes: JSON, bincode, text, raw |
-//! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions |
+//! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions; both know tables, too |
 //! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
 //! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |
 //! | [`FromVec`], [`Collect`] | memory, for tests |
@@ -17,11 +17,13 @@ mod files;
 pub mod format;
 mod log_sink;
 mod log_source;
+mod log_table;
 mod memory;
 mod part_files;
 
 pub use files::{CsvReader, CsvSource, JsonLinesReader, JsonLinesSource};
 pub use log_sink::{LogSink, LogWriter};
 pub use log_source::{LogReader, LogSource};
+pub use log_table::{DecodeRecord, Upserts};
 pub use memory::{Collect, CollectWriter, FromVec, FromVecReader};
 pub use part_files::{CsvSink, JsonLinesSink, PartWriter, part_files};

@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 type Encode<T> = Arc<dyn Fn(&T, &mut Vec<u8>) -> Result<bool, BoxError> + Send + Sync>;
-type KeyOf<T> = Arc<dyn Fn(&T) -> Vec<u8> + Send + Sync>;
+type KeyOf<T> = Arc<dyn Fn(&T) -> Result<Vec<u8>, BoxError> + Send + Sync>;
 type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 
 /// A topic of the engine's log as a sink. Rows are JSON unless another format is chosen.
@@ -25,6 +25,8 @@ type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 pub struct LogSink<T> {
     topic: String,
     options: Option<TopicOptions>,
+    /// How a topic is created that is not there, where no options say so.
+    otherwise: TopicOptions,
     encode: Encode<T>,
     key: Option<KeyOf<T>>,
     partition: Option<PartitionOf<T>>,
@@ -35,6 +37,7 @@ impl<T> Clone for LogSink<T> {
         LogSink {
             topic: self.topic.clone(),
             options: self.options.clone(),
+            otherwise: self.otherwise.clone(),
             encode: Arc::clone(&self.encode),
             key: self.key.clone(),
             partition: self.partition.clone(),
@@ -49,7 +52,14 @@ impl<T: Serialize + 'static> LogSink<T> {
             serde_json::to_writer(bytes, row)?;
             Ok(true)
         };
-        LogSink { topic: topic.into(), options: None, encode: Arc::new(encode), key: None, partition: None }
+        LogSink {
+            topic: topic.into(),
+            options: None,
+            otherwise: TopicOptions::new(1),
+            encode: Arc::new(encode),
+            key: None,
+            partition: None,
+        }
     }
 }
 
@@ -62,7 +72,7 @@ impl<T: 'static> LogSink<T> {
 
     /// Gives each row a key, by which the topic is partitioned and can be compacted.
     pub fn key(mut self, key: impl Fn(&T) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        self.key = Some(Arc::new(key));
+        self.key = Some(Arc::new(move |row| Ok(key(row))));
         self
     }
 
@@ -119,12 +129,29 @@ impl LogSink<String> {
 }
 
 impl<T> LogSink<T> {
+    /// Writes rows with keys as these functions encode them; a row of which `encode` answers false has no value.
+    pub(crate) fn encoded(
+        topic: String,
+        encode: impl Fn(&T, &mut Vec<u8>) -> Result<bool, BoxError> + Send + Sync + 'static,
+        key: impl Fn(&T) -> Result<Vec<u8>, BoxError> + Send + Sync + 'static,
+        otherwise: TopicOptions,
+    ) -> Self {
+        LogSink {
+            topic,
+            options: None,
+            otherwise,
+            encode: Arc::new(encode),
+            key: Some(Arc::new(key)),
+            partition: None,
+        }
+    }
+
     fn open_topic(&self, log: &Log) -> rivermark_log::Result<Topic> {
         match &self.options {
             Some(options) => log.ensure_topic(&self.topic, options.clone()),
             None => match log.topic(&self.topic) {
                 Err(rivermark_log::Error::UnknownTopic { .. }) => {
-                    log.ensure_topic(&self.topic, TopicOptions::new(1))
+                    log.ensure_topic(&self.topic, self.otherwise.clone())
                 }
                 found => found,
             },
@@ -222,7 +249,10 @@ impl<T> LogWriter<T> {
         self.value.clear();
         let has_value = (self.sink.encode)(row, &mut self.value)
             .map_err(|e| format!("a row for topic `{}` cannot be encoded: {e}", self.sink.topic))?;
-        let key = self.sink.key.as_ref().map(|key| key(row));
+        let key = self.sink.key.as_ref().map(|key| key(row)).transpose();
+        let key = key.map_err(|e| {
+            format!("the key of a row for topic `{}` cannot be encoded: {e}", self.sink.topic)
+        })?;
         let partitions = self.batches.len() as u32;
         let partition = match (&self.sink.partition, &key) {
             (Some(partition), _) => partition(row, partitions),

@@ -1,6 +1,7 @@
 //! Reading topics of the embedded log.
 
-use crate::format::{Bincode, Format, Json, Raw, Text};
+use crate::format::{Bincode, Json, Raw, Text};
+use crate::log_table::DecodeRecord;
 use rivermark_log::{Isolation, Log, Position, Reader};
 use rivermark_operators::source::{
     ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
@@ -106,7 +107,7 @@ pub(crate) fn log_of<'a>(cx: &ConnectorContext<'a>) -> Result<&'a Log, BoxError>
     })
 }
 
-impl<T: Send + 'static, F: Format<T>> Source for LogSource<T, F> {
+impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     type Item = T;
     type Reader = LogReader<T, F>;
 
@@ -162,7 +163,7 @@ pub struct LogReader<T, F> {
     ahead: VecDeque<(u64, Timestamp, T)>,
 }
 
-impl<T, F: Format<T>> LogReader<T, F> {
+impl<T, F: DecodeRecord<T>> LogReader<T, F> {
     fn give_ahead(&mut self, max: usize, records: &mut Records<'_, T>) -> usize {
         let given = max.min(self.ahead.len());
         for (offset, time, value) in self.ahead.drain(..given) {
@@ -173,7 +174,7 @@ impl<T, F: Format<T>> LogReader<T, F> {
     }
 }
 
-impl<T, F: Format<T>> SourceReader<T> for LogReader<T, F> {
+impl<T, F: DecodeRecord<T>> SourceReader<T> for LogReader<T, F> {
     fn poll(&mut self, max: usize, records: &mut Records<'_, T>) -> Result<Polled, BoxError> {
         let mut given = self.give_ahead(max, records);
         while given < max {
@@ -192,16 +193,17 @@ impl<T, F: Format<T>> SourceReader<T> for LogReader<T, F> {
                 if record.offset < self.next || self.until.is_some_and(|until| record.offset >= until) {
                     continue;
                 }
-                let value = record.value.unwrap_or_default();
-                records.add_bytes((value.len() + record.key.map_or(0, <[u8]>::len)) as u64);
-                match self.format.decode(value) {
+                records.add_bytes(
+                    (record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len)) as u64,
+                );
+                let time = Timestamp::from_millis(record.timestamp);
+                match self.format.decode_record(record.key, record.value, time) {
                     Ok(value) if given < max => {
-                        records.push(record.offset, Timestamp::from_millis(record.timestamp), value);
+                        records.push(record.offset, time, value);
                         self.next = record.offset + 1;
                         given += 1;
                     }
                     Ok(value) => {
-                        let time = Timestamp::from_millis(record.timestamp);
                         self.ahead.push_back((record.offset, time, value));
                     }
                     // Its turn comes when those before it have been given out.

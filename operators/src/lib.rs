@@ -6,6 +6,7 @@
 //! | [`window`] | windows of event time and their aggregates |
 //! | [`process`] | functions of the user's with state and timers |
 //! | [`join`] | two keyed streams become one |
+//! | [`table`] | keyed streams of upserts and deletes |
 //! | [`source`], [`sink`] | what a connector implements |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
@@ -29,6 +30,7 @@ pub mod process;
 pub mod sink;
 pub mod source;
 pub mod stream;
+pub mod table;
 pub mod testing;
 pub mod time;
 pub mod watermark;
@@ -36,12 +38,13 @@ pub mod window;
 
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
-pub use join::{AsOfJoin, Either, Interval, IntervalJoin};
+pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};
 pub use source::DeadLetter;
 pub use stream::{Flow, KeyedStream, Stream};
+pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
 pub use watermark::{WatermarkGenerator, Watermarks};
 pub use window::{Aggregate, Late, Summand, Window, Windowed, WindowedStream, Windows};

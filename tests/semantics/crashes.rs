@@ -12,7 +12,7 @@ use rivermark::simulation::{Report, Simulation};
 use rivermark::{Flow, Options, Timestamp, WatermarkGenerator, Watermarks, millis};
 use std::cell::Cell;
 
-fn simulate(seed: u64, flow: impl Fn() -> Flow) -> Report {
+pub fn simulate(seed: u64, flow: impl Fn() -> Flow) -> Report {
     let options = Options::new().checkpoint_every(millis(5));
     let simulation = Simulation::seed(seed).crashes(6).options(options);
     simulation.run(|_| Ok(()), flow).unwrap_or_else(|error| panic!("seed {seed}: {error}"))

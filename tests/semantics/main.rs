@@ -17,4 +17,6 @@ mod simulated;
 #[path = "../common/sips.rs"]
 mod sips;
 mod support;
+mod tables;
+mod window_joins;
 mod windows;

@@ -4,7 +4,7 @@ use rivermark_log::{Isolation, Log, LogOptions, MemoryDisk, Position, RecordBatc
 use rivermark_operators::plan::Resources;
 use rivermark_operators::sink::{Batch, CommitError, Epoch, Sink, SinkContext, SinkWriter};
 use rivermark_operators::source::{ConnectorContext, Polled, Records, Source, SourceReader, Waker};
-use rivermark_operators::{Stamp, Timestamp};
+use rivermark_operators::{Stamp, Timestamp, Upsert};
 
 fn log() -> (Log, Resources) {
     let log = Log::open("log", LogOptions::new().disk(MemoryDisk::new())).unwrap();
@@ -143,4 +143,50 @@ fn a_commit_that_a_full_disk_interrupts_may_be_tried_again_and_one_that_is_fence
 
     sink.committer(&context(2)).unwrap().recover(&[]).unwrap();
     assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Refused(_))));
+}
+
+#[test]
+fn a_topic_is_a_table_with_deletes_as_a_source_and_as_a_sink() {
+    let upsert = |n: u64| {
+        let value = (!n.is_multiple_of(3)).then(|| n.to_string());
+        Upsert { key: n % 5, value, time: Timestamp::from_millis(n as i64) }
+    };
+    let (read, resources) = log();
+    read.create_topic("table", TopicOptions::new(1)).unwrap();
+    let mut batch = RecordBatch::new();
+    for Upsert { key, value, time } in (0..9).map(upsert) {
+        let value = value.map(|value| serde_json::to_vec(&value).unwrap());
+        batch.push(Some(&serde_json::to_vec(&key).unwrap()), value.as_deref(), time.millis());
+    }
+    read.topic("table").unwrap().append(0, &mut batch).unwrap();
+    check_source(&LogSource::<Upsert<u64, String>, _>::table("table"), &resources);
+    check_source(&LogSource::<Upsert<u64, String>, _>::table("table").until_end(), &resources);
+    let committed = |_: &LogSink<Upsert<u64, String>>, resources: &Resources| {
+        let Ok(topic) = resources.get::<Log>().unwrap().topic("out") else { return Vec::new() };
+        let mut rows = Vec::new();
+        let mut reader = topic.reader(0, Position::Earliest, Isolation::ReadCommitted).unwrap();
+        while let Some(records) = reader.next_batch().unwrap() {
+            for record in records {
+                let key = serde_json::from_slice(record.key.unwrap()).unwrap();
+                let value = record.value.map(|value| serde_json::from_slice(value).unwrap());
+                rows.push(Upsert { key, value, time: Timestamp::MIN });
+            }
+        }
+        rows
+    };
+    let row = |n| Upsert { time: Timestamp::MIN, ..upsert(n) };
+    check_sink(|| (LogSink::table("out"), log().1), row, committed);
+}
+
+#[test]
+fn a_record_without_a_key_is_no_row_of_a_table() {
+    let (log, resources) = log();
+    log.create_topic("numbers", TopicOptions::new(1)).unwrap();
+    append(&log, 0, 0..1);
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let source = LogSource::<Upsert<u64, u64>, _>::table("numbers");
+    let mut reader = source.reader(0, None, Waker::none(), &cx).unwrap();
+    let mut batch = Batch::new();
+    let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
+    assert!(error.contains("has no key"), "{error}");
 }

@@ -4,7 +4,7 @@
 //!    the watermark of both.
 //! 2. The newest version of a key is kept. A record of time t sets a timer at t + 1, by which all versions up to t have been
 //!    seen, also those of the same time; then it is joined.
-//! 3. Records and versions that are late for their own partition are counted and left out.
+//! 3. Records and versions that are late for their own partition are counted and left out; [`AsOfJoin::late_output`] gives them a stream.
 //!
 //! As `ASOF JOIN` of DuckDB and kdb+, and the temporal table join of Flink with an event-time versioned table.
 
@@ -13,6 +13,7 @@ use crate::error::BoxError;
 use crate::process::{Context, ProcessFunction};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
+use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -40,6 +41,12 @@ pub struct AsOfJoin<K, A, B> {
 }
 
 impl<K: Key, A: StateValue, B: StateValue> AsOfJoin<K, A, B> {
+    /// Gives the records and versions that are late for their own partition as a stream of their own; they are counted in any case.
+    pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, Either<A, B>>>) + 'static) -> Self {
+        self.connected = self.connected.in_event_time_order_with_late_output(late);
+        self
+    }
+
     /// A row for each record, with its version if there is one. It has the record's time.
     pub fn left<R: Send + 'static>(
         self,

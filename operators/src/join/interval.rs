@@ -3,16 +3,17 @@
 //! 1. A record is joined with those of the other stream that are there and within the interval, and kept for those that may come.
 //! 2. It is dropped when the watermark has passed everything that it could be joined with. One that was joined with none gives its
 //!    time-out row then, if the join is an outer one on its side.
-//! 3. A record that is late for its own partition is counted and left out: what it could be joined with may be gone or not, depending on
+//! 3. A record that is late for its own partition is counted and left out (or had, by [`IntervalJoin::late_output`]): what it could be joined with may be gone or not, depending on
 //!    the moment. On-time records always meet, whichever comes first, so the pairs are a property of the log.
 //!
 //! Flink's interval join and, with time-out rows, the stream-stream joins of Kafka Streams (left and outer).
 
 use super::Either;
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, Side as SideOutput, UseLate};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
+use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
@@ -55,7 +56,7 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
         right: KeyedStream<K, B>,
         interval: Interval,
     ) -> IntervalJoin<K, A, B> {
-        IntervalJoin { connected: self.connect(right), interval }
+        IntervalJoin { connected: self.connect(right), interval, late: None }
     }
 }
 
@@ -63,9 +64,16 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
 pub struct IntervalJoin<K, A, B> {
     connected: KeyedStream<K, Either<A, B>>,
     interval: Interval,
+    late: Option<UseLate<K, Either<A, B>>>,
 }
 
 impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
+    /// Gives the records that are late for their own partition as a stream of their own; they are counted in any case.
+    pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, Either<A, B>>>) + 'static) -> Self {
+        self.late = Some(Box::new(late));
+        self
+    }
+
     /// A row for each pair, at the later of its two times.
     pub fn inner<R: Send + 'static>(
         self,
@@ -126,13 +134,17 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
             Reach { before, after, outer: outer_left },
             Reach { before: after, after: before, outer: outer_right },
         );
-        let function = Joining { left, right, join: Arc::new(join), records: PhantomData };
-        self.connected.process_as("interval_join", true, function)
+        let function = Joining { left, right, join: Arc::new(join), records: PhantomData::<fn(K, A, B)> };
+        let rows = self.connected.process_as("interval_join", true, function);
+        if let Some(late) = self.late {
+            late(rows.side_output(Joining::<(), K, A, B>::LATE));
+        }
+        rows
     }
 }
 
 /// What a row is made of.
-enum Pair<'a, A, B> {
+pub(super) enum Pair<'a, A, B> {
     Both(&'a A, &'a B),
     Left(&'a A),
     Right(&'a B),
@@ -194,26 +206,27 @@ fn expire<T>(side: &mut Side<T>, now: Timestamp, reach: Reach, mut alone: impl F
     }
 }
 
-struct Joining<J, A, B> {
+struct Joining<J, K, A, B> {
     left: Reach,
     right: Reach,
     join: Arc<J>,
-    records: PhantomData<fn(A, B)>,
+    records: PhantomData<fn(K, A, B)>,
 }
 
-impl<J, A, B> Clone for Joining<J, A, B> {
+impl<J, K, A, B> Clone for Joining<J, K, A, B> {
     fn clone(&self) -> Self {
         Joining { join: Arc::clone(&self.join), ..*self }
     }
 }
 
-impl<J, A: StateValue, B: StateValue> Joining<J, A, B> {
+impl<J, K: Key, A: StateValue, B: StateValue> Joining<J, K, A, B> {
     const LEFT: Value<Side<A>> = Value::new("left");
     const RIGHT: Value<Side<B>> = Value::new("right");
+    const LATE: SideOutput<Late<K, Either<A, B>>> = SideOutput::new("late");
 }
 
 impl<K: Key, A: StateValue, B: StateValue, R: Send + 'static, J> ProcessFunction<K, Either<A, B>>
-    for Joining<J, A, B>
+    for Joining<J, K, A, B>
 where
     J: Fn(&K, Pair<'_, A, B>) -> Option<R> + Send + Sync + 'static,
 {
@@ -227,6 +240,7 @@ where
     ) -> Result<(), BoxError> {
         if cx.is_late() {
             cx.count_late();
+            cx.emit_to(Self::LATE, Late { key: key.clone(), value: record, windows_missed: 1 });
             return Ok(());
         }
         let (time, join) = (cx.time(), &self.join);

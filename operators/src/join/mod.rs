@@ -1,15 +1,24 @@
 //! Joins: two keyed streams become one.
 //!
 //! [`KeyedStream::connect`] brings the records of two streams to the worker that owns their key; what is done with them there is a
-//! [`ProcessFunction`](crate::process::ProcessFunction) over [`Either`] (Flink's `connect` and `CoProcessFunction`). Two joins are ready made:
-//! [`KeyedStream::interval_join`] of records that are close in event time, and [`KeyedStream::as_of_join`] with the version that was valid.
+//! [`ProcessFunction`](crate::process::ProcessFunction) over [`Either`] (Flink's `connect` and `CoProcessFunction`). Ready made are
+//! [`KeyedStream::interval_join`] of records that are close in event time, [`KeyedStream::window_join`] of those in the same window,
+//! [`KeyedStream::as_of_join`] with the version that was valid, and [`KeyedStream::join_table`] with a row of a [`Table`](crate::Table).
+//! [`KeyedStream::process_with_broadcast`] lets a function see all of a small table. Tables
+//! are joined with each other by [`Table::join`](crate::Table::join).
 //! Which rows they give is a property of the log: neither speed nor the number of workers matters.
 
 mod as_of;
+mod broadcast;
 mod interval;
+mod stream_table;
+mod window;
 
 pub use as_of::AsOfJoin;
+pub use broadcast::{BroadcastContext, BroadcastFunction, Placed};
 pub use interval::{Interval, IntervalJoin};
+pub use stream_table::StreamTableJoin;
+pub use window::WindowJoin;
 
 use crate::exchange::Keyed;
 use crate::stream::{KeyedStream, Stream};

@@ -17,12 +17,12 @@ mod running;
 mod side;
 mod state;
 
-pub(crate) use order::EventTimeOrder;
+pub(crate) use order::{EventTimeOrder, UseLate};
 pub use side::Side;
 pub(crate) use side::{SidePort, Sides};
 pub use state::{ListState, MapState, ReducingState, StateHandle, ValueState};
 
-use crate::batch::Stamp;
+use crate::batch::{Origin, Stamp};
 use crate::edge::Output;
 use crate::error::BoxError;
 use crate::time::Timestamp;
@@ -58,6 +58,7 @@ pub struct Context<'a, K: Key, Out> {
     store: &'a mut KeyedStore,
     timers: TableId<Timers<K>>,
     has_event_time: bool,
+    key_groups: u16,
     out: &'a mut Output<Out>,
     sides: &'a mut Sides,
     late: &'a LateCount,
@@ -88,6 +89,36 @@ impl<K: Key, Out> Context<'_, K, Out> {
     /// Whether the record in hand is below the watermark of its own source partition: late, as a property of the log.
     pub fn is_late(&self) -> bool {
         self.stamp.time < self.stamp.watermark
+    }
+
+    /// The hash of the key in hand.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The flow's number of key groups.
+    pub(crate) fn key_groups(&self) -> u16 {
+        self.key_groups
+    }
+
+    /// The state of another key than the one in hand, which must be in the same key group.
+    pub(crate) fn state_of<'s, H: StateHandle<K>>(
+        &'s mut self,
+        handle: H,
+        hash: u64,
+        key: &'s K,
+    ) -> H::State<'s> {
+        handle.of(self.store, hash, key)
+    }
+
+    /// The watermark of the record's own source partition just before it.
+    pub(crate) fn partition_watermark(&self) -> Timestamp {
+        self.stamp.watermark
+    }
+
+    /// Where the record came from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.stamp.origin
     }
 
     /// Counts the record in hand as late.

@@ -46,23 +46,27 @@ pub(super) trait Waiting<K, V> {
 }
 
 /// The waiting records by time, in a table of the operator's own state.
-struct ByTime<K: Key, V: StateValue>(TableId<WindowTable<i64, K, Waiters<V>>>);
+struct ByTime<K: Key, V: StateValue> {
+    table: TableId<WindowTable<i64, K, Waiters<V>>>,
+    /// Which records of a time run before the others.
+    is_first: fn(&V) -> bool,
+}
 
 impl<K: Key, V: StateValue> Waiting<K, V> for ByTime<K, V> {
     fn push(&self, store: &mut KeyedStore, stamp: &Stamp, record: Keyed<K, V>) -> Result<(), StateError> {
         let Keyed { hash, key, value } = record;
-        let waiters = store.table(self.0).upsert(stamp.time.millis(), hash, &key, Vec::new)?;
+        let waiters = store.table(self.table).upsert(stamp.time.millis(), hash, &key, Vec::new)?;
         waiters.push((stamp.watermark.millis(), stamp.origin.to_bits(), value));
         Ok(())
     }
 
     fn next_time(&self, store: &mut KeyedStore) -> Option<Timestamp> {
-        store.table(self.0).namespaces().next().map(Timestamp::from_millis)
+        store.table(self.table).namespaces().next().map(Timestamp::from_millis)
     }
 
     fn take(&self, store: &mut KeyedStore, time: Timestamp) -> Result<Due<K, V>, StateError> {
         let mut records = Vec::new();
-        store.table(self.0).drain(time.millis(), |key, waiters| {
+        store.table(self.table).drain(time.millis(), |key, waiters| {
             let hash = rivermark_state::hash_key(&key);
             for (watermark, origin, value) in waiters {
                 let watermark = Timestamp::from_millis(watermark);
@@ -71,7 +75,7 @@ impl<K: Key, V: StateValue> Waiting<K, V> for ByTime<K, V> {
             }
         })?;
         // Stable: derived records, which have no origin, keep the order in which their key got them.
-        records.sort_by_key(|(stamp, _)| stamp.origin);
+        records.sort_by_key(|(stamp, record)| (!(self.is_first)(&record.value), stamp.origin));
         Ok(records)
     }
 }
@@ -84,7 +88,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// dropped; [`KeyedStream::in_event_time_order_with_late_output`] gives them a stream of their own. Windows need no order and
     /// ignore this.
     pub fn in_event_time_order(self) -> Self {
-        self.ordered(None)
+        self.ordered(None, |_| false)
     }
 
     /// As [`KeyedStream::in_event_time_order`], with the late records as a side output: `|late| late.sink(..)`.
@@ -92,12 +96,17 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         self,
         late: impl FnOnce(Stream<Late<K, V>>) + 'static,
     ) -> Self {
-        self.ordered(Some(Box::new(late)))
+        self.ordered(Some(Box::new(late)), |_| false)
     }
 
-    fn ordered(self, late: Option<UseLate<K, V>>) -> Self {
-        let open = |store: &mut KeyedStore| -> Result<Box<dyn Waiting<K, V>>, StateError> {
-            Ok(Box::new(ByTime::<K, V>(store.window_table("in event-time order")?)))
+    /// As [`KeyedStream::in_event_time_order`], where some records run before all others of their time.
+    pub(crate) fn in_event_time_order_with_first(self, is_first: fn(&V) -> bool) -> Self {
+        self.ordered(None, is_first)
+    }
+
+    fn ordered(self, late: Option<UseLate<K, V>>, is_first: fn(&V) -> bool) -> Self {
+        let open = move |store: &mut KeyedStore| -> Result<Box<dyn Waiting<K, V>>, StateError> {
+            Ok(Box::new(ByTime::<K, V> { table: store.window_table("in event-time order")?, is_first }))
         };
         KeyedStream { order: Some(EventTimeOrder { open: Arc::new(open), late }), ..self }
     }

@@ -36,6 +36,7 @@ mod session;
 mod slices;
 
 pub use aggregate::{Aggregate, Count, Summand};
+pub(crate) use assign::{Shape, Slices};
 pub use assign::{Window, Windows};
 pub(crate) use late::{LateCount, LateRecords};
 
@@ -45,7 +46,6 @@ use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::span_millis;
 use aggregate::{Average, Fold, Max, Min, Reading, Sum};
-use assign::{Shape, Slices};
 use combine::{Combined, Combining};
 use rivermark_state::{Key, KeyedStore, StateValue};
 use serde::{Deserialize, Serialize};

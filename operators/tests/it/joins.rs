@@ -2,7 +2,7 @@
 
 use crate::at;
 use rivermark_operators::testing::{self, Harness};
-use rivermark_operators::{Interval, Stream, millis};
+use rivermark_operators::{Either, Interval, Late, Stream, Windows, millis};
 use std::collections::BTreeSet;
 
 type Row = (Option<i64>, Option<i64>);
@@ -119,5 +119,73 @@ fn a_record_is_joined_with_the_newest_version_that_was_there_at_its_time() {
         it.end(&orders);
         it.end(&prices);
         it.expect(&rows, [row(5, None)]);
+    });
+}
+
+#[test]
+fn late_records_of_joins_can_be_had() {
+    testing::check(|it| {
+        let ((left, lefts), (right, rights)) = (it.input::<i64>(), it.input::<i64>());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let also = sender.clone();
+        let close = lefts
+            .clone()
+            .key_by(|_| 0_u8)
+            .interval_join(rights.clone().key_by(|_| 0_u8), Interval::after(millis(5)));
+        let close = close.late_output(move |late| sender.send(late).unwrap());
+        let close = it.output(close.inner(|_, left, right| (*left, *right)));
+        let newest = lefts.key_by(|_| 0_u8).as_of_join(rights.key_by(|_| 0_u8), millis(5));
+        let newest = newest.late_output(move |late| also.send(late).unwrap());
+        let newest = it.output(newest.inner(|_, left, right| (left, *right)));
+        let late: Vec<_> = receiver.try_iter().map(|late| it.output(late)).collect();
+        it.push(&right, at(10), 10);
+        it.watermark(&left, at(10));
+        it.push(&left, at(9), 9);
+        it.push(&left, at(10), 11);
+        it.end(&left);
+        it.end(&right);
+        it.expect(&close, [(11, 10)]);
+        it.expect(&newest, [(11, 10)]);
+        let expected = Late { key: 0_u8, value: Either::Left(9), windows_missed: 1 };
+        for late in &late {
+            it.expect_at(late, [(at(9), expected.clone())]);
+        }
+        assert_eq!((late.len(), it.late_records()), (2, 2));
+    });
+}
+
+#[test]
+fn windows_are_joined_once_with_what_came_within_the_allowed_lateness() {
+    testing::check(|it| {
+        let ((left, lefts), (right, rights)) = (it.input::<i64>(), it.input::<i64>());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let windows = Windows::sliding(millis(10), millis(5));
+        let joined = lefts.key_by(|_| 0_u8).window_join(rights.key_by(|_| 0_u8), windows);
+        let joined = joined.allowed_lateness(millis(3)).late_output(move |late| sender.send(late).unwrap());
+        let rows = it.output(joined.full(|_, window, a, b| (window.end.millis(), a.copied(), b.copied())));
+        let late = it.output(receiver.recv().unwrap());
+        it.push(&left, at(7), 7);
+        it.push(&left, at(3), 3);
+        it.watermark(&left, at(9));
+        it.push(&right, at(2), 2);
+        it.expect(&rows, []);
+        it.watermark(&right, at(9));
+        it.expect_at(&rows, [(at(7), (5, Some(3), Some(2)))]);
+        it.push(&right, at(1), 1);
+        it.watermark(&left, at(13));
+        it.push(&left, at(4), 4);
+        it.push(&left, at(6), 6);
+        it.watermark(&right, at(13));
+        let pairs = [(3, 1), (3, 2), (7, 1), (7, 2)].map(|(a, b)| (at(12), (10, Some(a), Some(b))));
+        it.expect_at(&rows, pairs);
+        it.end(&left);
+        it.end(&right);
+        it.expect_at(&rows, [(at(17), (15, Some(6), None)), (at(17), (15, Some(7), None))]);
+        let missed = |value, windows_missed| Late { key: 0_u8, value, windows_missed };
+        it.expect(
+            &late,
+            [missed(Either::Right(1), 1), missed(Either::Left(4), 2), missed(Either::Left(6), 1)],
+        );
+        assert_eq!(it.late_records(), 3);
     });
 }

@@ -6,6 +6,7 @@ mod event_time;
 mod harness;
 mod joins;
 mod order;
+mod tables;
 mod windows;
 
 use rivermark_operators::Timestamp;

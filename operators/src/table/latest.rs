@@ -1,0 +1,61 @@
+//! `to_table`: of each key the newest record.
+//!
+//! Records run in event-time order. Each is compared with the row that its key has, and told as the change that it makes.
+
+use super::{Change, Table, Upsert, keyed};
+use crate::error::BoxError;
+use crate::exchange::Keyed;
+use crate::process::{Context, ProcessFunction};
+use crate::stream::{KeyedStream, Stream};
+use rivermark_state::{Key, StateValue, Value};
+
+impl<K: Key, V: StateValue> KeyedStream<K, V> {
+    /// The table of each key's newest record, in event-time order. Each record is told as one change; nothing deletes.
+    pub fn to_table(self) -> Table<K, V> {
+        latest(self, Some)
+    }
+}
+
+impl<K: Key, V: StateValue> Stream<Upsert<K, V>> {
+    /// The table that upserts and tombstones describe, in event-time order. A tombstone of a key without a row tells nothing.
+    pub fn to_table(self) -> Table<K, V> {
+        latest(self.key_by(|upsert| upsert.key.clone()), |upsert| upsert.value)
+    }
+}
+
+fn latest<K: Key, I: StateValue, V: StateValue>(
+    records: KeyedStream<K, I>,
+    read: fn(I) -> Option<V>,
+) -> Table<K, V> {
+    let ordered = if records.order.is_some() { records } else { records.in_event_time_order() };
+    Table::of(ordered.process_as("table", true, Latest { read }))
+}
+
+struct Latest<I, V> {
+    read: fn(I) -> Option<V>,
+}
+
+impl<I, V> Clone for Latest<I, V> {
+    fn clone(&self) -> Self {
+        Latest { read: self.read }
+    }
+}
+
+impl<I, V: StateValue> Latest<I, V> {
+    const ROW: Value<V> = Value::new("row");
+}
+
+impl<K: Key, I: StateValue, V: StateValue> ProcessFunction<K, I> for Latest<I, V> {
+    type Out = Keyed<K, Change<V>>;
+
+    fn on_record(&mut self, key: &K, record: I, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError> {
+        let (before, after) = (cx.state(Self::ROW).take()?, (self.read)(record));
+        if let Some(row) = &after {
+            cx.state(Self::ROW).set(row.clone())?;
+        }
+        if let Some(change) = Change::between(before, after) {
+            cx.emit(keyed(key, change));
+        }
+        Ok(())
+    }
+}
