@@ -33,6 +33,7 @@ mod worker;
 
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
-pub use options::{DEFAULT_KEY_GROUPS, Options, Restart, StateBackend};
+pub use options::{Options, Restart, StateBackend};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
+pub use rivermark_state::DEFAULT_KEY_GROUPS;
 pub use savepoint::{Savepoint, StartFrom};

@@ -1,10 +1,8 @@
 //! What can be set about an engine, with defaults that suit a laptop and a server.
 
+use rivermark_state::DEFAULT_KEY_GROUPS;
 use std::num::NonZeroUsize;
 use std::time::Duration;
-
-/// How many key groups a flow has unless told otherwise: the most workers it can ever use, and the unit in which state moves between them.
-pub const DEFAULT_KEY_GROUPS: u16 = 128;
 
 /// Where keyed state lives.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The number of key groups of a flow unless told otherwise: the upper limit of its parallelism, for life.
+/// How many key groups a flow has unless told otherwise: the most workers it can ever use, and the unit in which state moves between them.
 pub const DEFAULT_KEY_GROUPS: u16 = 128;
 
 /// What records may be keyed by. Implemented for every such type.
