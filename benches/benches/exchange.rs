@@ -64,6 +64,8 @@ fn by_hand(me: usize, to: Sender<Vec<Record>>, from: Receiver<Vec<Record>>) {
             while let Err(refused) = to.try_send(full) {
                 full = refused.into_inner();
                 from.try_iter().for_each(|batch| take_in(batch, &mut spare));
+                // On a machine with fewer free cores than threads, the other one needs this one's to make room.
+                std::thread::yield_now();
             }
         }
         from.try_iter().for_each(|batch| take_in(batch, &mut spare));

@@ -70,6 +70,9 @@ impl Watermarks {
 
     /// No partition runs more than `drift` of event time ahead of the slowest: reading it waits. Keeps a replay from
     /// swelling the state of windows that cannot fire yet. Changes no result.
+    ///
+    /// A partition without records is the slowest, and all others wait for it, until [`Watermarks::idle_after`] lets them go: where
+    /// a partition may be silent, say both.
     pub fn align_within(mut self, drift: Duration) -> Self {
         self.max_drift = Some(drift);
         self
