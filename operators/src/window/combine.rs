@@ -23,7 +23,7 @@ use crate::context::{BlameCell, TaskContext};
 use crate::edge::{Operator, Signal};
 use crate::error::Result;
 use crate::exchange::{Keyed, Router};
-use crate::partitions::Partitions;
+use crate::partitions::{PartitionEntry, Partitions};
 use crate::time::Timestamp;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -80,7 +80,10 @@ impl Floor {
             Signal::Barrier(epoch) => match self.standing {
                 Standing::Returned => self.standing = Standing::HeardWith(epoch),
                 Standing::HeardWith(heard) if stored >= heard.0 => {
-                    let reached = self.partitions.all().iter().map(|p| p.watermark()).max();
+                    // Where others have ended, time may have come to its end without this one.
+                    let reached =
+                        |p: &Arc<PartitionEntry>| if p.ended() { Timestamp::MAX } else { p.watermark() };
+                    let reached = self.partitions.all().iter().map(reached).max();
                     self.time = self.time.max(reached.unwrap_or(Timestamp::MIN));
                     self.standing = Standing::Held;
                 }
@@ -328,6 +331,13 @@ mod tests {
         assert_eq!(floor.time, Timestamp::from_millis(5));
         floor.hear(Signal::Barrier(Epoch(2)), 1);
         assert_eq!(floor.time, Timestamp::from_millis(700));
+
+        partition.set_ended();
+        floor.hear(Signal::Idle, 2);
+        floor.hear(Signal::Active, 2);
+        floor.hear(Signal::Barrier(Epoch(3)), 2);
+        floor.hear(Signal::Barrier(Epoch(4)), 3);
+        assert_eq!(floor.time, Timestamp::MAX, "nothing is combined where time may have ended");
     }
 
     #[test]
