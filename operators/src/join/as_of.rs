@@ -2,21 +2,21 @@
 //!
 //! 1. Both streams run in event-time order, so that a version is never missed because it came late in processing time: a record waits for
 //!    the watermark of both.
-//! 2. The newest version of a key is kept. A record of time t sets a timer at t + 1, by which all versions up to t have been
-//!    seen, also those of the same time; then it is joined.
+//! 2. The newest version of a key is kept. A record is joined when all versions up to its time have been seen, also those of the same time
+//!    (`enrich`).
 //! 3. Records and versions that are late for their own partition are counted and left out; [`AsOfJoin::late_output`] gives them a stream.
 //!
 //! As `ASOF JOIN` of DuckDB and kdb+, and the temporal table join of Flink with an event-time versioned table.
 
 use super::Either;
+use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::Context;
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
 use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
 impl<K: Key, A: StateValue> KeyedStream<K, A> {
@@ -67,64 +67,37 @@ impl<K: Key, A: StateValue, B: StateValue> AsOfJoin<K, A, B> {
         self,
         join: impl Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
     ) -> Stream<R> {
-        let function = AsOf { within: self.within, join: Arc::new(join), records: PhantomData };
-        self.connected.process_as("as_of_join", true, function)
+        enrich("as_of_join", self.connected, Newest { within: self.within, versions: PhantomData }, join)
     }
 }
 
-struct AsOf<J, A, B> {
+/// Remembers the newest version, with its time.
+struct Newest<B> {
     within: i64,
-    join: Arc<J>,
-    records: PhantomData<fn(A, B)>,
+    versions: PhantomData<fn(B)>,
 }
 
-impl<J, A, B> Clone for AsOf<J, A, B> {
+impl<B> Clone for Newest<B> {
     fn clone(&self) -> Self {
-        AsOf { within: self.within, join: Arc::clone(&self.join), records: PhantomData }
+        Newest { ..*self }
     }
 }
 
-impl<J, A: StateValue, B: StateValue> AsOf<J, A, B> {
-    /// The newest version, and its time.
+impl<B: StateValue> Newest<B> {
     const VERSION: Value<(i64, B)> = Value::new("version");
-    /// Records of the time at hand, which wait for versions of that time.
-    const WAITING: Value<Vec<A>> = Value::new("waiting");
 }
 
-impl<K: Key, A: StateValue, B: StateValue, R: Send + 'static, J> ProcessFunction<K, Either<A, B>>
-    for AsOf<J, A, B>
-where
-    J: Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
-{
-    type Out = R;
+impl<K: Key, B: StateValue> Remembers<K, B> for Newest<B> {
+    type Row = B;
 
-    fn on_record(
-        &mut self,
-        _key: &K,
-        record: Either<A, B>,
-        cx: &mut Context<'_, K, R>,
-    ) -> Result<(), BoxError> {
-        let time = cx.time();
-        match record {
-            Either::Left(record) => {
-                cx.state(Self::WAITING).update(Vec::new, |waiting| waiting.push(record))?;
-                cx.timer(time.plus_millis(1))
-            }
-            Either::Right(version) => cx.state(Self::VERSION).set((time.millis(), version)),
-        }
+    fn take<Out>(&self, version: B, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError> {
+        let since = cx.time().millis();
+        cx.state(Self::VERSION).set((since, version))
     }
 
-    fn on_timer(&mut self, key: &K, time: Timestamp, cx: &mut Context<'_, K, R>) -> Result<(), BoxError> {
-        let Some(waiting) = cx.state(Self::WAITING).take()? else { return Ok(()) };
-        let at = time.minus_millis(1);
-        let oldest = at.minus_millis(self.within).millis();
-        let version = cx.state(Self::VERSION).get()?.filter(|(since, _)| *since >= oldest);
-        let version = version.as_ref().map(|(_, version)| version);
-        for record in waiting {
-            if let Some(row) = (self.join)(key, record, version) {
-                cx.emit_at(at, row);
-            }
-        }
-        Ok(())
+    fn valid_at<Out>(&self, time: Timestamp, cx: &mut Context<'_, K, Out>) -> Result<Option<B>, BoxError> {
+        let oldest = time.minus_millis(self.within).millis();
+        let newest = cx.state(Self::VERSION).get()?;
+        Ok(newest.filter(|(since, _)| *since >= oldest).map(|(_, version)| version))
     }
 }

@@ -229,7 +229,7 @@ struct Copying<K, M, B> {
 impl<K: Key, M: Key, B: StateValue> Operator<Keyed<M, Change<B>>> for Copying<K, M, B> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<M, Change<B>>>, cx: &mut TaskContext<'_>) -> Result<()> {
         batch.try_drain(|stamp, Keyed { key, value, .. }| {
-            let (_, row) = value.into_rows();
+            let row = value.into_after();
             for place in &self.places {
                 let place = Placed::Group(*place);
                 let value = (key.clone(), row.clone());

@@ -3,12 +3,13 @@
 //! 1. A record is joined with those of the other stream that are there and within the interval, and kept for those that may come.
 //! 2. It is dropped when the watermark has passed everything that it could be joined with. One that was joined with none gives its
 //!    time-out row then, if the join is an outer one on its side.
-//! 3. A record that is late for its own partition is counted and left out (or had, by [`IntervalJoin::late_output`]): what it could be joined with may be gone or not, depending on
-//!    the moment. On-time records always meet, whichever comes first, so the pairs are a property of the log.
+//! 3. A record that is late for its own partition is counted and left out (or had, by [`IntervalJoin::late_output`]): what it could be
+//!    joined with may be gone or not, depending on the moment. On-time records always meet, whichever comes first, so the pairs are
+//!    a property of the log.
 //!
 //! Flink's interval join and, with time-out rows, the stream-stream joins of Kafka Streams (left and outer).
 
-use super::Either;
+use super::{Either, Pair};
 use crate::error::BoxError;
 use crate::process::{Context, ProcessFunction, Side as SideOutput, UseLate};
 use crate::stream::{KeyedStream, Stream};
@@ -79,10 +80,7 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
         self,
         join: impl Fn(&K, &A, &B) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(false, false, move |key, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, left, right)),
-            Pair::Left(_) | Pair::Right(_) => None,
-        })
+        self.rows(false, false, move |key, pair| pair.inner().map(|(left, right)| join(key, left, right)))
     }
 
     /// As [`IntervalJoin::inner`], and a row for each left record that was joined with none, when its time is up.
@@ -90,11 +88,7 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
         self,
         join: impl Fn(&K, &A, Option<&B>) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(true, false, move |key, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, left, Some(right))),
-            Pair::Left(left) => Some(join(key, left, None)),
-            Pair::Right(_) => None,
-        })
+        self.rows(true, false, move |key, pair| pair.left().map(|(left, right)| join(key, left, right)))
     }
 
     /// As [`IntervalJoin::inner`], and a row for each right record that was joined with none, when its time is up.
@@ -102,11 +96,7 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
         self,
         join: impl Fn(&K, Option<&A>, &B) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(false, true, move |key, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, Some(left), right)),
-            Pair::Right(right) => Some(join(key, None, right)),
-            Pair::Left(_) => None,
-        })
+        self.rows(false, true, move |key, pair| pair.right().map(|(left, right)| join(key, left, right)))
     }
 
     /// Both outer rows: [`IntervalJoin::left`] and [`IntervalJoin::right`] in one. One of the two is always there.
@@ -115,11 +105,8 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
         join: impl Fn(&K, Option<&A>, Option<&B>) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
         self.rows(true, true, move |key, pair| {
-            Some(match pair {
-                Pair::Both(left, right) => join(key, Some(left), Some(right)),
-                Pair::Left(left) => join(key, Some(left), None),
-                Pair::Right(right) => join(key, None, Some(right)),
-            })
+            let (left, right) = pair.full();
+            Some(join(key, left, right))
         })
     }
 
@@ -141,13 +128,6 @@ impl<K: Key, A: StateValue, B: StateValue> IntervalJoin<K, A, B> {
         }
         rows
     }
-}
-
-/// What a row is made of.
-pub(super) enum Pair<'a, A, B> {
-    Both(&'a A, &'a B),
-    Left(&'a A),
-    Right(&'a B),
 }
 
 /// How far a side's records reach into the other, and whether those that meet none are wanted.

@@ -4,12 +4,12 @@
 //! [`ProcessFunction`](crate::process::ProcessFunction) over [`Either`] (Flink's `connect` and `CoProcessFunction`). Ready made are
 //! [`KeyedStream::interval_join`] of records that are close in event time, [`KeyedStream::window_join`] of those in the same window,
 //! [`KeyedStream::as_of_join`] with the version that was valid, and [`KeyedStream::join_table`] with a row of a [`Table`](crate::Table).
-//! [`KeyedStream::process_with_broadcast`] lets a function see all of a small table. Tables
-//! are joined with each other by [`Table::join`](crate::Table::join).
-//! Which rows they give is a property of the log: neither speed nor the number of workers matters.
+//! [`KeyedStream::process_with_broadcast`] lets a function see all of a small table. Tables are joined with each other by
+//! [`Table::join`](crate::Table::join). Which rows they give is a property of the log: neither speed nor the number of workers matters.
 
 mod as_of;
 mod broadcast;
+mod enrich;
 mod interval;
 mod stream_table;
 mod window;
@@ -32,6 +32,38 @@ pub enum Either<A, B> {
     Left(A),
     /// Of the other one.
     Right(B),
+}
+
+/// What a joined row is made of: two records, or one that meets none.
+enum Pair<'a, A, B> {
+    Both(&'a A, &'a B),
+    Left(&'a A),
+    Right(&'a B),
+}
+
+/// What each kind of join wants of it.
+impl<'a, A, B> Pair<'a, A, B> {
+    fn inner(self) -> Option<(&'a A, &'a B)> {
+        if let Pair::Both(left, right) = self { Some((left, right)) } else { None }
+    }
+
+    fn left(self) -> Option<(&'a A, Option<&'a B>)> {
+        let (left, right) = self.full();
+        left.map(|left| (left, right))
+    }
+
+    fn right(self) -> Option<(Option<&'a A>, &'a B)> {
+        let (left, right) = self.full();
+        right.map(|right| (left, right))
+    }
+
+    fn full(self) -> (Option<&'a A>, Option<&'a B>) {
+        match self {
+            Pair::Both(left, right) => (Some(left), Some(right)),
+            Pair::Left(left) => (Some(left), None),
+            Pair::Right(right) => (None, Some(right)),
+        }
+    }
 }
 
 impl<K: Key, A: Send + 'static> KeyedStream<K, A> {

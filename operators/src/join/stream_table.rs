@@ -1,8 +1,7 @@
 //! The stream-table join: each record with its key's row of a table, as the table was at the record's time.
 //!
 //! 1. Records and changes run in event-time order. The table's row is kept.
-//! 2. A record of time t waits for a timer at t + 1, by which all changes up to t have been seen, also those of the same time; then it is
-//!    joined.
+//! 2. A record is joined when all changes up to its time have been seen, also those of the same time (`enrich`).
 //! 3. Later changes of the table concern later records only: what was joined stays as it is.
 //!
 //! How it differs from [`KeyedStream::as_of_join`]: that one takes a plain stream for the versions, of which each is valid for so long at the most;
@@ -10,15 +9,15 @@
 //! time, as with its versioned state stores; temporal join of Flink.)
 
 use super::Either;
+use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::Context;
 use crate::stream::{KeyedStream, Stream};
 use crate::table::{Change, Table};
 use crate::time::Timestamp;
 use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 impl<K: Key, A: StateValue> KeyedStream<K, A> {
     /// Joins each record with its key's row of `table` at the record's time. Say next whether records without one are kept:
@@ -83,61 +82,34 @@ impl<K: Key, A: StateValue, B: StateValue> StreamTableJoin<K, A, B> {
         self,
         join: impl Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
     ) -> Stream<R> {
-        let function = Enriching { join: Arc::new(join), records: PhantomData };
-        self.connected.process_as("stream_table_join", true, function)
+        enrich("stream_table_join", self.connected, Rows(PhantomData), join)
     }
 }
 
-struct Enriching<J, A, B> {
-    join: Arc<J>,
-    records: PhantomData<fn(A, B)>,
-}
+/// Remembers the table's row.
+struct Rows<B>(PhantomData<fn(B)>);
 
-impl<J, A, B> Clone for Enriching<J, A, B> {
+impl<B> Clone for Rows<B> {
     fn clone(&self) -> Self {
-        Enriching { join: Arc::clone(&self.join), records: PhantomData }
+        Rows(PhantomData)
     }
 }
 
-impl<J, A: StateValue, B: StateValue> Enriching<J, A, B> {
+impl<B: StateValue> Rows<B> {
     const ROW: Value<B> = Value::new("row");
-    /// Records of the time at hand, which wait for changes of that time.
-    const WAITING: Value<Vec<A>> = Value::new("waiting");
 }
 
-impl<K: Key, A: StateValue, B: StateValue, R: Send + 'static, J> ProcessFunction<K, Either<A, Change<B>>>
-    for Enriching<J, A, B>
-where
-    J: Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
-{
-    type Out = R;
+impl<K: Key, B: StateValue> Remembers<K, Change<B>> for Rows<B> {
+    type Row = B;
 
-    fn on_record(
-        &mut self,
-        _key: &K,
-        record: Either<A, Change<B>>,
-        cx: &mut Context<'_, K, R>,
-    ) -> Result<(), BoxError> {
-        match record {
-            Either::Left(record) => {
-                cx.state(Self::WAITING).update(Vec::new, |waiting| waiting.push(record))?;
-                cx.timer(cx.time().plus_millis(1))
-            }
-            Either::Right(change) => match change.into_rows().1 {
-                Some(row) => cx.state(Self::ROW).set(row),
-                None => cx.state(Self::ROW).clear(),
-            },
+    fn take<Out>(&self, change: Change<B>, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError> {
+        match change.into_after() {
+            Some(row) => cx.state(Self::ROW).set(row),
+            None => cx.state(Self::ROW).clear(),
         }
     }
 
-    fn on_timer(&mut self, key: &K, time: Timestamp, cx: &mut Context<'_, K, R>) -> Result<(), BoxError> {
-        let Some(waiting) = cx.state(Self::WAITING).take()? else { return Ok(()) };
-        let row = cx.state(Self::ROW).get()?;
-        for record in waiting {
-            if let Some(joined) = (self.join)(key, record, row.as_ref()) {
-                cx.emit_at(time.minus_millis(1), joined);
-            }
-        }
-        Ok(())
+    fn valid_at<Out>(&self, _time: Timestamp, cx: &mut Context<'_, K, Out>) -> Result<Option<B>, BoxError> {
+        cx.state(Self::ROW).get()
     }
 }

@@ -12,8 +12,7 @@
 //! The window join of Flink, with its outer kinds, for tumbling and sliding windows. Rows of one key and window are all pairs of it, and are held
 //! in memory while the window fires.
 
-use super::Either;
-use super::interval::Pair;
+use super::{Either, Pair};
 use crate::error::BoxError;
 use crate::process::{Context, ProcessFunction, Side, UseLate};
 use crate::stream::{KeyedStream, Stream};
@@ -89,10 +88,7 @@ impl<K: Key, A: StateValue, B: StateValue> WindowJoin<K, A, B> {
         self,
         join: impl Fn(&K, Window, &A, &B) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(move |key, window, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, window, left, right)),
-            Pair::Left(_) | Pair::Right(_) => None,
-        })
+        self.rows(move |key, window, pair| pair.inner().map(|(left, right)| join(key, window, left, right)))
     }
 
     /// As [`WindowJoin::inner`], and a row for each left record of a window that has no right ones.
@@ -100,11 +96,7 @@ impl<K: Key, A: StateValue, B: StateValue> WindowJoin<K, A, B> {
         self,
         join: impl Fn(&K, Window, &A, Option<&B>) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(move |key, window, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, window, left, Some(right))),
-            Pair::Left(left) => Some(join(key, window, left, None)),
-            Pair::Right(_) => None,
-        })
+        self.rows(move |key, window, pair| pair.left().map(|(left, right)| join(key, window, left, right)))
     }
 
     /// As [`WindowJoin::inner`], and a row for each right record of a window that has no left ones.
@@ -112,11 +104,7 @@ impl<K: Key, A: StateValue, B: StateValue> WindowJoin<K, A, B> {
         self,
         join: impl Fn(&K, Window, Option<&A>, &B) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
-        self.rows(move |key, window, pair| match pair {
-            Pair::Both(left, right) => Some(join(key, window, Some(left), right)),
-            Pair::Right(right) => Some(join(key, window, None, right)),
-            Pair::Left(_) => None,
-        })
+        self.rows(move |key, window, pair| pair.right().map(|(left, right)| join(key, window, left, right)))
     }
 
     /// Both outer rows: [`WindowJoin::left`] and [`WindowJoin::right`] in one. One of the two is always there.
@@ -125,11 +113,8 @@ impl<K: Key, A: StateValue, B: StateValue> WindowJoin<K, A, B> {
         join: impl Fn(&K, Window, Option<&A>, Option<&B>) -> R + Send + Sync + 'static,
     ) -> Stream<R> {
         self.rows(move |key, window, pair| {
-            Some(match pair {
-                Pair::Both(left, right) => join(key, window, Some(left), Some(right)),
-                Pair::Left(left) => join(key, window, Some(left), None),
-                Pair::Right(right) => join(key, window, None, Some(right)),
-            })
+            let (left, right) = pair.full();
+            Some(join(key, window, left, right))
         })
     }
 

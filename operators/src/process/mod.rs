@@ -86,6 +86,22 @@ impl<K: Key, Out> Context<'_, K, Out> {
         self.out.push(Stamp::derived(time), record);
     }
 
+    /// Asks for [`ProcessFunction::on_timer`] when all records of the time in hand have run, in event-time order: timers come before the
+    /// records of their own time, so it is one of the next moment. There, [`Self::settled_time`] is the time in hand now.
+    pub(crate) fn settle_later(&mut self) -> Result<(), BoxError> {
+        self.timer(self.stamp.time.plus_millis(1))
+    }
+
+    /// The time whose records have all run, at the timer of [`Self::settle_later`].
+    pub(crate) fn settled_time(&self) -> Timestamp {
+        self.stamp.time.minus_millis(1)
+    }
+
+    /// Emits what has come of the records of [`Self::settled_time`].
+    pub(crate) fn emit_settled(&mut self, record: Out) {
+        self.emit_at(self.settled_time(), record);
+    }
+
     /// Whether the record in hand is below the watermark of its own source partition: late, as a property of the log.
     pub fn is_late(&self) -> bool {
         self.stamp.time < self.stamp.watermark

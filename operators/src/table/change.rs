@@ -41,6 +41,11 @@ impl<V> Change<V> {
         }
     }
 
+    /// The row after the change, by value.
+    pub(crate) fn into_after(self) -> Option<V> {
+        self.into_rows().1
+    }
+
     /// The row after the change.
     pub fn after(&self) -> Option<&V> {
         match self {

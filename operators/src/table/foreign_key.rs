@@ -152,20 +152,20 @@ where
             }
             Either::Right(change) => {
                 let before = cx.state(Self::RIGHT).take()?;
-                if let Some(row) = change.into_rows().1 {
+                if let Some(row) = change.into_after() {
                     cx.state(Self::RIGHT).set(row)?;
                 }
                 // The first change of a time knows what was before it.
                 cx.state(Self::RIGHT_BEFORE).update(|| before, |_| ())?;
             }
         }
-        cx.timer(cx.time().plus_millis(1))
+        cx.settle_later()
     }
 
     fn on_timer(
         &mut self,
         _key: &F,
-        time: Timestamp,
+        _time: Timestamp,
         cx: &mut Context<'_, F, Self::Out>,
     ) -> Result<(), BoxError> {
         let mut before: HashMap<K, Option<A>> = cx.state(Self::LEFT_BEFORE).entries()?.into_iter().collect();
@@ -190,7 +190,7 @@ where
         for (key, was, is) in concerned {
             let (was, is) = (join(&key, was, &right_before), join(&key, is, &right));
             if was.is_some() || is.is_some() {
-                cx.emit_at(time.minus_millis(1), keyed(&key, is));
+                cx.emit_settled(keyed(&key, is));
             }
         }
         Ok(())
@@ -235,13 +235,13 @@ impl<K: Key, R: StateValue> ProcessFunction<K, Step<R>> for Gathering<R> {
             Some(joined) => row.is_in = Some(joined),
             None => row.is_out = true,
         })?;
-        cx.timer(cx.time().plus_millis(1))
+        cx.settle_later()
     }
 
     fn on_timer(
         &mut self,
         key: &K,
-        time: Timestamp,
+        _time: Timestamp,
         cx: &mut Context<'_, K, Self::Out>,
     ) -> Result<(), BoxError> {
         let change = cx.state(Self::ROW).change(|row| {
@@ -257,7 +257,7 @@ impl<K: Key, R: StateValue> ProcessFunction<K, Step<R>> for Gathering<R> {
         if change.after().is_none() {
             cx.state(Self::ROW).clear()?;
         }
-        cx.emit_at(time.minus_millis(1), keyed(key, change));
+        cx.emit_settled(keyed(key, change));
         Ok(())
     }
 }

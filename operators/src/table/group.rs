@@ -186,13 +186,13 @@ impl<G: Key, V: StateValue, A: Retractable<V>> ProcessFunction<G, Change<V>> for
         if !found {
             return Err("a row is taken back from a group that has none: the function of `group_by` answered otherwise before".into());
         }
-        cx.timer(cx.time().plus_millis(1))
+        cx.settle_later()
     }
 
     fn on_timer(
         &mut self,
         key: &G,
-        time: Timestamp,
+        _time: Timestamp,
         cx: &mut Context<'_, G, Self::Out>,
     ) -> Result<(), BoxError> {
         let aggregate = &self.aggregate;
@@ -209,7 +209,7 @@ impl<G: Key, V: StateValue, A: Retractable<V>> ProcessFunction<G, Change<V>> for
             cx.state(Self::GROUP).clear()?;
         }
         if let Some(change) = change {
-            cx.emit_at(time.minus_millis(1), keyed(key, change));
+            cx.emit_settled(keyed(key, change));
         }
         Ok(())
     }

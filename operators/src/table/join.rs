@@ -142,17 +142,17 @@ where
                 rows.before = Some(rows.now.clone());
             }
             match change {
-                Either::Left(change) => rows.now.left = change.into_rows().1,
-                Either::Right(change) => rows.now.right = change.into_rows().1,
+                Either::Left(change) => rows.now.left = change.into_after(),
+                Either::Right(change) => rows.now.right = change.into_after(),
             }
         })?;
-        cx.timer(cx.time().plus_millis(1))
+        cx.settle_later()
     }
 
     fn on_timer(
         &mut self,
         key: &K,
-        time: Timestamp,
+        _time: Timestamp,
         cx: &mut Context<'_, K, Self::Out>,
     ) -> Result<(), BoxError> {
         let join = |pair: &Pair<A, B>| (self.join)(key, pair.left.as_ref(), pair.right.as_ref());
@@ -166,7 +166,7 @@ where
             cx.state(Self::ROWS).clear()?;
         }
         if let Some(change) = change {
-            cx.emit_at(time.minus_millis(1), keyed(key, change));
+            cx.emit_settled(keyed(key, change));
         }
         Ok(())
     }

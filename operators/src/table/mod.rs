@@ -147,8 +147,7 @@ struct Upserting<K, V> {
 impl<K: Key, V: StateValue> Operator<Keyed<K, Change<V>>> for Upserting<K, V> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, Change<V>>>, cx: &mut TaskContext<'_>) -> Result<()> {
         batch.try_drain(|stamp: &Stamp, Keyed { key, value, .. }| {
-            let (_, value) = value.into_rows();
-            self.out.push(*stamp, Upsert { key, value, time: stamp.time });
+            self.out.push(*stamp, Upsert { key, value: value.into_after(), time: stamp.time });
             Ok(())
         })?;
         self.out.send(cx)
