@@ -175,7 +175,15 @@ impl Checkpoints {
     /// # Errors
     /// The store does not have it, or has other bytes than were stored ([`Error::Corrupt`]); nothing is left at `to`.
     pub fn fetch(&self, file: &StateFile, to: &Path, how: Fetch) -> Result<(), Error> {
-        fetch(&*self.store, self.file_object(&file.content), file, to, how)
+        let object = self.file_object(&file.content);
+        if !self.store.fetch_file(&object, to, how == Fetch::Link)? {
+            return Err(Error::MissingFile { file: file.name.clone(), object });
+        }
+        let verified = verify_file(file, &object, to);
+        if verified.is_err() {
+            let _ = std::fs::remove_file(to);
+        }
+        verified
     }
 
     /// As [`Checkpoints::fetch`], into memory.
@@ -227,32 +235,22 @@ impl Checkpoints {
     }
 }
 
-/// Brings the object of a state file to `to`, and verifies it.
-pub(crate) fn fetch(
-    store: &dyn Store,
-    object: String,
-    file: &StateFile,
-    to: &Path,
-    how: Fetch,
-) -> Result<(), Error> {
-    if !store.fetch_file(&object, to, how == Fetch::Link)? {
-        return Err(Error::MissingFile { file: file.name.clone(), object });
-    }
-    let verified = Digest::of_file(to)
-        .map_err(|reason| Error::File { attempt: "verify", path: to.to_owned(), reason })
-        .and_then(|(digest, bytes)| verify(file, &object, digest, bytes));
-    if verified.is_err() {
-        let _ = std::fs::remove_file(to);
-    }
-    verified
-}
-
-/// As [`fetch`], into memory.
+/// Reads the object of a state file into memory, and verifies it.
 pub(crate) fn fetch_bytes(store: &dyn Store, object: String, file: &StateFile) -> Result<Vec<u8>, Error> {
     let missing = || Error::MissingFile { file: file.name.clone(), object: object.clone() };
     let bytes = store.get(&object)?.ok_or_else(missing)?;
     verify(file, &object, Digest::of(&bytes), bytes.len() as u64)?;
     Ok(bytes)
+}
+
+/// Verifies what lies at `path` as the object of a state file: costs reading it once.
+pub(crate) fn verify_file(file: &StateFile, object: &str, path: &Path) -> Result<(), Error> {
+    let (digest, bytes) = Digest::of_file(path).map_err(|reason| Error::File {
+        attempt: "verify",
+        path: path.to_owned(),
+        reason,
+    })?;
+    verify(file, object, digest, bytes)
 }
 
 pub(crate) fn verify(file: &StateFile, object: &str, digest: Digest, bytes: u64) -> Result<(), Error> {

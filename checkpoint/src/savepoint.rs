@@ -14,15 +14,15 @@
 //!    the newest entry of its own history. From then on it is a checkpoint as any other, and recovery is the only way to start.
 //!    The installed epoch is above all that the history and the savepoint have used, since names of state files contain epochs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoints::{self, Checkpoints, Error, Fetch, Source, Writer};
+use crate::checkpoints::{self, Checkpoints, Error, Source, Writer};
 use crate::coordinator::StoreReply;
-use crate::files::{self, Digest, FileRef};
+use crate::files::{self, FileRef};
 use crate::history::{Damage, seal, unseal};
 use crate::store::{Put, Rereading, Store, StoreError, check_name};
 use crate::{Epoch, Manifest, StateFile};
@@ -119,6 +119,11 @@ impl From<StoreError> for SavepointError {
     fn from(error: StoreError) -> Self {
         Self::Checkpoint(error.into())
     }
+}
+
+/// Where an object is as a file, if it is one and is there.
+fn local(store: &dyn Store, object: &str) -> Option<PathBuf> {
+    store.local_path(object).filter(|path| path.exists())
 }
 
 impl Place {
@@ -246,7 +251,7 @@ impl Place {
 
     fn copy(&self, from: &dyn Store, object: &str, file: &StateFile) -> Result<(), SavepointError> {
         let to = self.object(&file.content.object());
-        match from.local_path(object).filter(|path| path.exists()) {
+        match local(from, object) {
             Some(path) => self.store.put_file(&to, &path)?,
             None => {
                 let missing = || Error::MissingFile { file: file.name.clone(), object: object.to_owned() };
@@ -283,15 +288,9 @@ impl Savepoint {
         &self.record.manifest
     }
 
-    /// Where it lies.
-    #[must_use]
-    pub const fn place(&self) -> &Place {
-        &self.place
-    }
-
     /// The folder that it lies in, if its store is a directory.
     #[must_use]
-    pub fn folder(&self) -> Option<std::path::PathBuf> {
+    pub fn folder(&self) -> Option<PathBuf> {
         let record = self.place.store.local_path(&self.place.object(RECORD))?;
         record.parent().map(Path::to_owned)
     }
@@ -303,34 +302,18 @@ impl Savepoint {
     pub fn verify(&self) -> Result<(), SavepointError> {
         for file in self.record.manifest.files() {
             let object = self.file_object(file);
-            let (digest, bytes) = match self.place.store.local_path(&object) {
-                Some(path) if path.exists() => Digest::of_file(&path).map_err(|reason| Error::File {
-                    attempt: "verify",
-                    path,
-                    reason,
-                })?,
-                _ => {
-                    let bytes = checkpoints::fetch_bytes(&*self.place.store, object.clone(), file)?;
-                    (Digest::of(&bytes), bytes.len() as u64)
-                }
-            };
-            checkpoints::verify(file, &object, digest, bytes)?;
+            match local(&*self.place.store, &object) {
+                Some(path) => checkpoints::verify_file(file, &object, &path)?,
+                None => self.fetch_bytes(file).map(drop)?,
+            }
         }
         Ok(())
     }
 
-    /// Brings a state file to `to`, which must not exist, and verifies it.
+    /// Reads a state file into memory, and verifies it.
     ///
     /// # Errors
     /// It is missing or damaged.
-    pub fn fetch(&self, file: &StateFile, to: &Path, how: Fetch) -> Result<(), SavepointError> {
-        Ok(checkpoints::fetch(&*self.place.store, self.file_object(file), file, to, how)?)
-    }
-
-    /// As [`Savepoint::fetch`], into memory.
-    ///
-    /// # Errors
-    /// As there.
     pub fn fetch_bytes(&self, file: &StateFile) -> Result<Vec<u8>, SavepointError> {
         Ok(checkpoints::fetch_bytes(&*self.place.store, self.file_object(file), file)?)
     }
@@ -386,7 +369,7 @@ impl Savepoint {
 
     fn upload(&self, writer: &Writer, epoch: Epoch, file: &StateFile) -> Result<FileRef, SavepointError> {
         let object = self.file_object(file);
-        let uploaded = match self.place.store.local_path(&object).filter(|path| path.exists()) {
+        let uploaded = match local(&*self.place.store, &object) {
             Some(path) => writer.upload(epoch, Source::Path(&path))?,
             None => writer.upload(epoch, Source::Bytes(&self.fetch_bytes(file)?))?,
         };
