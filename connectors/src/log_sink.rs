@@ -52,14 +52,7 @@ impl<T: Serialize + 'static> LogSink<T> {
             serde_json::to_writer(bytes, row)?;
             Ok(true)
         };
-        LogSink {
-            topic: topic.into(),
-            options: None,
-            otherwise: TopicOptions::new(1),
-            encode: Arc::new(encode),
-            key: None,
-            partition: None,
-        }
+        LogSink::encoded(topic.into(), encode, TopicOptions::new(1))
     }
 }
 
@@ -71,9 +64,8 @@ impl<T: 'static> LogSink<T> {
     }
 
     /// Gives each row a key, by which the topic is partitioned and can be compacted.
-    pub fn key(mut self, key: impl Fn(&T) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        self.key = Some(Arc::new(move |row| Ok(key(row))));
-        self
+    pub fn key(self, key: impl Fn(&T) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        self.try_key(move |row| Ok(key(row)))
     }
 
     /// Writes a row without a value, a tombstone, where `is_delete` answers true: in a compacted topic, the end of its key.
@@ -129,21 +121,22 @@ impl LogSink<String> {
 }
 
 impl<T> LogSink<T> {
-    /// Writes rows with keys as these functions encode them; a row of which `encode` answers false has no value.
+    /// Writes rows as `encode` does; one of which it answers false has no value.
     pub(crate) fn encoded(
         topic: String,
         encode: impl Fn(&T, &mut Vec<u8>) -> Result<bool, BoxError> + Send + Sync + 'static,
-        key: impl Fn(&T) -> Result<Vec<u8>, BoxError> + Send + Sync + 'static,
         otherwise: TopicOptions,
     ) -> Self {
-        LogSink {
-            topic,
-            options: None,
-            otherwise,
-            encode: Arc::new(encode),
-            key: Some(Arc::new(key)),
-            partition: None,
-        }
+        LogSink { topic, options: None, otherwise, encode: Arc::new(encode), key: None, partition: None }
+    }
+
+    /// As [`LogSink::key`], for keys that may not be encodable.
+    pub(crate) fn try_key(
+        mut self,
+        key: impl Fn(&T) -> Result<Vec<u8>, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.key = Some(Arc::new(key));
+        self
     }
 
     fn open_topic(&self, log: &Log) -> rivermark_log::Result<Topic> {

@@ -80,6 +80,6 @@ where
             Ok(bytes)
         };
         let compacted = TopicOptions::new(1).compaction(Compaction::default());
-        LogSink::encoded(topic.into(), encode, key, compacted)
+        LogSink::encoded(topic.into(), encode, compacted).try_key(key)
     }
 }

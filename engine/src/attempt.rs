@@ -239,13 +239,16 @@ impl Attempt {
     /// Lets the sources end where they stand; the job then ends as any whose sources have ended.
     pub(crate) fn request_drain(&mut self, savepoint: Option<LastSavepoint>) {
         self.at_end.extend(savepoint.map(|savepoint| (Outcome::Finished, savepoint)));
-        match self.draining {
-            Draining::No if self.is_running => {
-                self.draining = Draining::Told;
-                self.send_all(|| Command::Drain);
-            }
-            Draining::No => self.draining = Draining::Wanted,
-            Draining::Wanted | Draining::Told => {}
+        if self.draining == Draining::No {
+            self.draining = Draining::Wanted;
+            self.drain_if_running();
+        }
+    }
+
+    fn drain_if_running(&mut self) {
+        if self.is_running && self.draining == Draining::Wanted {
+            self.draining = Draining::Told;
+            self.send_all(|| Command::Drain);
         }
     }
 
@@ -332,10 +335,7 @@ impl Attempt {
                 self.next_discovery = now + DISCOVERY_INTERVAL;
                 self.send_all(|| Command::Start);
                 self.is_running = true;
-                if self.draining == Draining::Wanted {
-                    self.draining = Draining::Told;
-                    self.send_all(|| Command::Drain);
-                }
+                self.drain_if_running();
                 self.shared.set_status(crate::job::Status::Running);
             }
             Action::Inject { epoch, kind } => {
