@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use rivermark::{Flow, Interval, KeyedStream, StateBackend, Timestamp, Watermarks, Windows, minutes, secs};
 use rivermark_benches::measure::{Running, options};
-use rivermark_benches::synthetic::{Nowhere, Numbers, key_of};
+use rivermark_benches::synthetic::{Nowhere, Numbers, key_of, time_of};
 use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -20,11 +20,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const RECORDS: u64 = 200_000;
 const KEYS: u64 = 1000;
 const MINUTE: i64 = 60_000;
-
-/// In milliseconds.
-fn time_of(n: u64) -> i64 {
-    n as i64 / 10 * 600
-}
 
 /// The records with time, key and side.
 fn records() -> impl Iterator<Item = (i64, u64, u64)> {

@@ -11,7 +11,7 @@ use rivermark::{
     Windows, hours, minutes, secs,
 };
 use rivermark_benches::measure::{Running, options};
-use rivermark_benches::synthetic::{Nowhere, Numbers, key_of};
+use rivermark_benches::synthetic::{Nowhere, Numbers, key_of, time_of};
 use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,11 +24,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const RECORDS: u64 = 1_000_000;
 const KEYS: u64 = 1000;
 const MINUTE: i64 = 60_000;
-
-/// In milliseconds.
-fn time_of(n: u64) -> i64 {
-    n as i64 / 10 * 600
-}
 
 fn group_of<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = c.benchmark_group(name);

@@ -15,6 +15,12 @@ pub fn key_of(n: u64, keys: u64) -> u64 {
     (z ^ (z >> 31)) % keys
 }
 
+/// The event time of a number in milliseconds: ten come at each moment, ten thousand in ten minutes.
+#[inline]
+pub fn time_of(n: u64) -> i64 {
+    n as i64 / 10 * 600
+}
+
 /// The numbers below `events`, rising within each of some partitions: partition p of P has p, p + P, p + 2P and so on, so that all are
 /// at about the same place.
 pub struct Numbers {

@@ -131,6 +131,12 @@ pub(crate) struct Router<T> {
     watermark: Option<Timestamp>,
 }
 
+/// The worker that owns a key, by its hash.
+#[inline]
+fn owner_of(hash: u64, groups: u16, owners: &[u16]) -> usize {
+    usize::from(owners[usize::from(key_group(hash, groups).0)])
+}
+
 impl<T: Send + 'static> Router<T> {
     fn new(exchange: ExchangeId, workers: usize, groups: u16, hash: fn(&T) -> u64, pool: Pool<T>) -> Self {
         let owners = (0..groups).map(|group| worker_of(KeyGroup(group), groups, workers as u16)).collect();
@@ -141,8 +147,7 @@ impl<T: Send + 'static> Router<T> {
     /// Takes one record; it goes out when its buffer is full, or with [`Operator::flush`].
     #[inline]
     pub(crate) fn push(&mut self, stamp: Stamp, record: T, cx: &mut TaskContext<'_>) {
-        let group = key_group((self.hash)(&record), self.groups);
-        let to = usize::from(self.owners[usize::from(group.0)]);
+        let to = owner_of((self.hash)(&record), self.groups, &self.owners);
         self.buffers[to].push(stamp, record);
         if self.buffers[to].len() >= Batch::<T>::CAPACITY {
             self.send(to, cx);
@@ -187,7 +192,7 @@ impl<T: Send + 'static> Operator<T> for Router<T> {
         let (owners, buffers, hash) = (&self.owners, &mut self.buffers, self.hash);
         let groups = self.groups;
         batch.try_drain(|stamp, record| {
-            let to = usize::from(owners[usize::from(key_group(hash(&record), groups).0)]);
+            let to = owner_of(hash(&record), groups, owners);
             buffers[to].push(*stamp, record);
             Ok(())
         })?;

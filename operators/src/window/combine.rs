@@ -139,18 +139,12 @@ impl Worth {
 
 /// Counts what is distinct among a batch's hashes: as many as bits that they set (Whang et al., "A Linear-Time Probabilistic Counting
 /// Algorithm", 1990). With eight bits a record it misses one in sixteen, which is near enough.
-struct Distinct([u64; Self::WORDS]);
-
-impl Distinct {
-    const WORDS: usize = 128;
-
-    fn count(hashes: impl Iterator<Item = u64>) -> usize {
-        let mut seen = Distinct([0; Self::WORDS]);
-        for hash in hashes {
-            seen.0[(hash >> 6) as usize % Self::WORDS] |= 1 << (hash % 64);
-        }
-        seen.0.iter().map(|word| word.count_ones() as usize).sum()
+fn count_distinct(hashes: impl Iterator<Item = u64>) -> usize {
+    let mut seen = [0_u64; 128];
+    for hash in hashes {
+        seen[(hash >> 6) as usize % seen.len()] |= 1 << (hash % 64);
     }
+    seen.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 struct Slot<K, A> {
@@ -203,7 +197,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
         let of = |(stamp, record): (&Stamp, &Keyed<K, V>)| {
             record.hash ^ slice(stamp.time).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
         };
-        self.worth.judge(batch.len(), Distinct::count(batch.iter().map(of)));
+        self.worth.judge(batch.len(), count_distinct(batch.iter().map(of)));
     }
 
     fn combine(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
@@ -363,7 +357,7 @@ mod tests {
     fn distinct_hashes_are_counted_well_enough() {
         let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
         for distinct in [1, 10, 100, 1024] {
-            let counted = Distinct::count((0..1024).map(|n| spread(n % distinct)));
+            let counted = count_distinct((0..1024).map(|n| spread(n % distinct)));
             assert!(
                 counted <= distinct as usize && counted >= distinct as usize * 15 / 16,
                 "{distinct}: {counted}"
