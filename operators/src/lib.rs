@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod batch;
+mod clocks;
 pub mod context;
 pub mod edge;
 mod error;
