@@ -105,3 +105,7 @@ pub mod simulation {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-flow.md")]
+struct TestingYourFlow;
