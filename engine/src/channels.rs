@@ -15,6 +15,8 @@ use std::thread::Thread;
 /// Batches that a channel between two workers holds. At 1,024 records a batch enough to ride over a scheduler's slice, little enough
 /// that a barrier does not wait long behind them.
 const CHANNEL_BATCHES: usize = 32;
+/// Batches that a worker may have waiting for itself (behind a barrier) before what fills them stops.
+const LOCAL_BATCHES: usize = 32;
 
 /// Wakes a worker's thread, once it has one; in a simulation there is none and nothing to wake.
 #[derive(Clone, Default)]
@@ -125,14 +127,20 @@ impl Channels {
         moved
     }
 
-    /// Whether everything sent through exchanges after the `after` first ones has found room.
-    pub(crate) fn clear_from(&self, after: usize) -> bool {
-        self.waiting[after..].iter().all(|&waiting| waiting == 0)
+    /// Whether there is room for more in an exchange: everything sent has gone, and little waits for this worker itself.
+    pub(crate) fn has_room(&self, exchange: ExchangeId) -> bool {
+        let exchange = exchange.0 as usize;
+        self.waiting[exchange] == 0 && self.local[exchange].len() < LOCAL_BATCHES
     }
 
-    /// How many batches this worker has waiting for itself.
-    pub(crate) fn local_len(&self) -> usize {
-        self.local.iter().map(VecDeque::len).sum()
+    /// Whether there is room in all of them.
+    pub(crate) fn all_have_room(&self) -> bool {
+        (0..self.waiting.len()).all(|exchange| self.has_room(ExchangeId(exchange as u32)))
+    }
+
+    /// Whether this worker has anything waiting for itself.
+    pub(crate) fn has_local(&self) -> bool {
+        self.local.iter().any(|queue| !queue.is_empty())
     }
 
     /// Wakes those for whom this step has done something.

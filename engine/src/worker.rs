@@ -3,8 +3,9 @@
 //! A step never blocks:
 //! 1. take what the driver asks for (partitions to read, a barrier, the end);
 //! 2. try again to send what did not fit into full channels;
-//! 3. drain the inlets of exchanges, the last one first, as long as what they feed has room: since the last always has, there
-//!    is always one that moves, and no cycle of full channels can hold;
+//! 3. drain the inlets of exchanges, the last one first, where the exchanges that they feed have room. Those that feed none always may, so
+//!    there is always one that moves. A barrier that is waited for at one exchange never needs room behind it, nor room in exchanges of
+//!    another branch, so no cycle of full channels and waiting barriers can hold either;
 //! 4. if everything sent has found room, read at most one batch of each source;
 //! 5. if there was nothing to do, or every few steps, flush what was held back to make batches larger.
 //!
@@ -70,8 +71,6 @@ pub(crate) enum Step {
 
 /// Batches taken from one sender of an inlet in one step, so that none starves the others.
 const BATCHES_PER_INLET: usize = 8;
-/// Batches a worker may have waiting for itself (behind a barrier) before it stops reading its sources.
-const LOCAL_BATCHES: usize = 32;
 /// Steps between flushes while there is always something to do.
 const STEPS_PER_FLUSH: u32 = 4;
 
@@ -120,8 +119,7 @@ impl Worker {
     /// A worker over the operators `tasks`. It reports that it is restored.
     pub(crate) fn new(setup: WorkerSetup, tasks: Tasks) -> Worker {
         let workers = setup.workers;
-        let inlets: Vec<_> =
-            tasks.inlets.into_iter().map(|(id, inlet)| AlignedInlet::new(id, inlet, workers)).collect();
+        let inlets: Vec<_> = tasks.inlets.into_iter().map(|task| AlignedInlet::new(task, workers)).collect();
         let worker = Worker {
             id: setup.id,
             sources: tasks.sources.into_iter().map(|task| SourceState { task, ended: false }).collect(),
@@ -181,7 +179,7 @@ impl Worker {
             self.flush(now)?;
             self.shared.set_backlog(self.id, self.sources.iter().map(|source| source.task.backlog()).sum());
             // What was flushed to this worker itself is work.
-            busy |= self.channels.local_len() > 0 && self.drain(now)?;
+            busy |= self.channels.has_local() && self.drain(now)?;
         }
         self.acknowledge();
         self.channels.wake_others();
@@ -241,21 +239,14 @@ impl Worker {
 
     /// Whether what has been read before has found its place.
     fn may_read(&self) -> bool {
-        self.started
-            && !self.stopped_reading
-            && self.channels.clear_from(0)
-            && self.channels.local_len() < LOCAL_BATCHES
+        self.started && !self.stopped_reading && self.channels.all_have_room()
     }
 
     /// Takes batches and signals out of exchanges, later ones first.
     fn drain(&mut self, now: Timestamp) -> Result<bool> {
         let mut some = false;
         for at in (0..self.inlets.len()).rev() {
-            let inlet = &mut self.inlets[at];
-            if !self.channels.clear_from(inlet.id().0 as usize + 1) {
-                continue;
-            }
-            some |= inlet.drain(BATCHES_PER_INLET, &mut self.channels, now, &mut self.parts)?;
+            some |= self.inlets[at].drain(BATCHES_PER_INLET, &mut self.channels, now, &mut self.parts)?;
         }
         Ok(some)
     }

@@ -48,6 +48,10 @@ pub enum PartitionChange {
 ///
 /// An implementation forwards every signal, after whatever it has to emit because of it; `Barrier` after it has added
 /// its state to the checkpoint. It is called by one thread at a time and must not block.
+///
+/// Where a watermark brings about more than a few batches, an operator directly behind an exchange may answer it in parts: it
+/// holds the signal, and [`Operator::go_on`] is called, with other work of the worker in between, until all is done. So what a million
+/// windows give at once waits in their state for room downstream, rather than in memory in front of a full channel.
 pub trait Operator<In> {
     /// Takes all records out of `batch` and leaves its memory to the caller.
     fn on_batch(&mut self, batch: &mut Batch<In>, cx: &mut TaskContext<'_>) -> Result<()>;
@@ -55,9 +59,18 @@ pub trait Operator<In> {
     /// Takes a signal.
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()>;
 
+    /// Does some more of what the last signal brought about, and answers whether all of it is done. Nothing else is taken before it is, but
+    /// [`Operator::flush`] may be called.
+    fn go_on(&mut self, _cx: &mut TaskContext<'_>) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Passes on whatever is held back to make batches larger. Called whenever the task is about to have nothing to do.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
 }
+
+/// Full batches that a watermark brings about before other work has its turn: some tens of milliseconds.
+const BATCHES_IN_ONE_GO: usize = 64;
 
 /// How to copy a batch, for a stream that has more than one consumer.
 pub(crate) type CloneBatch<T> = fn(&Batch<T>) -> Batch<T>;
@@ -72,6 +85,7 @@ pub struct Output<T> {
     clone: Option<CloneBatch<T>>,
     buffer: Batch<T>,
     capacity: usize,
+    sent: u64,
     ended: bool,
     watermark: Timestamp,
 }
@@ -86,7 +100,16 @@ impl<T> Output<T> {
     ) -> Self {
         assert!(consumers.len() <= 1 || clone.is_some(), "a stream with several consumers must be cloneable");
         let buffer = Batch::new();
-        Output { consumers, metrics, clone, buffer, capacity, ended: false, watermark: Timestamp::MIN }
+        Output {
+            consumers,
+            metrics,
+            clone,
+            buffer,
+            capacity,
+            sent: 0,
+            ended: false,
+            watermark: Timestamp::MIN,
+        }
     }
 
     /// Adds a record to the buffer; [`Output::send`] passes it on.
@@ -120,6 +143,7 @@ impl<T> Output<T> {
             return Ok(());
         }
         self.metrics.add_out(batch.len());
+        self.sent += batch.len() as u64;
         let Some(((last, metrics), others)) = self.consumers.split_last_mut() else {
             batch.clear();
             return Ok(());
@@ -147,6 +171,21 @@ impl<T> Output<T> {
             _ => {}
         }
         self.consumers.iter_mut().try_for_each(|(consumer, _)| consumer.on_signal(signal, cx))
+    }
+
+    /// Lets the consumers do some more of what the last signal brought about; answers whether all of them are done.
+    pub(crate) fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        self.consumers.iter_mut().try_fold(true, |done, (consumer, _)| Ok(consumer.go_on(cx)? && done))
+    }
+
+    /// How many records have gone out here.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// How many records a watermark may bring about before other work of the worker has its turn.
+    pub(crate) fn in_one_go(&self) -> usize {
+        BATCHES_IN_ONE_GO * self.capacity
     }
 
     /// Passes on what was buffered and asks the consumers to do the same.

@@ -252,6 +252,10 @@ impl<T: Send + 'static> Inlet for Receiving<T> {
         self.out.signal(signal, cx)
     }
 
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        self.out.go_on(cx)
+    }
+
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.out.flush(cx)
     }
@@ -273,6 +277,10 @@ impl<T: Send + 'static, P: Send + 'static> Inlet for ReceivingPair<T, P> {
     /// What is combined has no signals of its own.
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         self.records.on_signal(signal, cx)
+    }
+
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        self.records.go_on(cx)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

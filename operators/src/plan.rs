@@ -326,8 +326,25 @@ impl Plan {
             builder.node = index;
             (self.nodes[index].build)(&mut builder)?;
         }
-        builder.tasks.inlets.sort_by_key(|(id, _)| *id);
+        builder.tasks.inlets.sort_by_key(|inlet| inlet.exchange);
         Ok(builder.tasks)
+    }
+
+    /// The exchanges that records go into from the node `from`, without another one in between.
+    fn exchanges_behind(&self, from: usize) -> Vec<ExchangeId> {
+        let mut reached = HashSet::from([from]);
+        let mut behind = Vec::new();
+        // Consumers come after producers.
+        for (index, node) in self.nodes.iter().enumerate().skip(from + 1) {
+            if !node.upstream.iter().any(|before| reached.contains(before)) {
+                continue;
+            }
+            match node.kind {
+                NodeKind::Exchange(id) => behind.push(id),
+                _ => drop(reached.insert(index)),
+            }
+        }
+        behind
     }
 }
 
@@ -382,8 +399,20 @@ pub trait Inlet {
     fn on_batch(&mut self, batch: Box<dyn Any + Send>, cx: &mut TaskContext<'_>) -> Result<()>;
     /// Takes a signal, already combined over all senders.
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()>;
+    /// See [`Operator::go_on`]: called after a signal until it answers that all is done, before anything else is taken.
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool>;
     /// See [`Operator::flush`].
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+}
+
+/// The receiving end of an exchange, and where in the plan it is.
+pub struct InletTask {
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// The exchanges that it feeds, through no other one: what it takes may need room there.
+    pub feeds: Vec<ExchangeId>,
+    /// The end itself.
+    pub inlet: Box<dyn Inlet>,
 }
 
 /// One worker's operators, ready to run.
@@ -391,7 +420,7 @@ pub struct Tasks {
     /// The sources that this worker may be given partitions of, by name.
     pub sources: Vec<Box<dyn SourceTask>>,
     /// The receiving ends of exchanges, in order of the flow.
-    pub inlets: Vec<(ExchangeId, Box<dyn Inlet>)>,
+    pub inlets: Vec<InletTask>,
     /// How many ends (sinks) a barrier has to reach on this worker.
     pub ends: usize,
     /// Which record a panic was about.
@@ -512,7 +541,8 @@ impl<'a> TaskBuilder<'a> {
     }
 
     pub(crate) fn add_inlet(&mut self, exchange: ExchangeId, inlet: impl Inlet + 'static) {
-        self.tasks.inlets.push((exchange, Box::new(inlet)));
+        let feeds = self.plan.exchanges_behind(self.node);
+        self.tasks.inlets.push(InletTask { exchange, feeds, inlet: Box::new(inlet) });
     }
 
     /// The side outputs of the node being built.

@@ -101,15 +101,29 @@ impl Scope {
         prefix: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
+        let (from, to) = self.cold_range(prefix);
+        self.lock().backend.scan(&from, &to, &mut |key, value| visit(&key[2..], value))
+    }
+
+    /// The backend's keys of the rows under `prefix`, as `from..to`.
+    pub fn cold_range(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let from = self.cold_key(prefix);
         let to = successor(&from).unwrap_or_else(|| vec![u8::MAX; from.len() + 1]);
-        self.lock().backend.scan(&from, &to, &mut |key, value| visit(&key[2..], value))
+        (from, to)
+    }
+
+    /// The backend's keys of the rows under `prefix` and some key groups, as `from..to`.
+    pub fn cold_groups(&self, prefix: &[u8], groups: KeyGroupRange) -> (Vec<u8>, Vec<u8>) {
+        let mut from = self.cold_key(prefix);
+        let mut to = from.clone();
+        from.extend_from_slice(&groups.start.to_be_bytes());
+        to.extend_from_slice(&groups.end.to_be_bytes());
+        (from, to)
     }
 
     /// Deletes the cold rows under `prefix` at once.
     pub fn delete_cold(&self, prefix: &[u8]) -> Result<()> {
-        let from = self.cold_key(prefix);
-        let to = successor(&from).unwrap_or_else(|| vec![u8::MAX; from.len() + 1]);
+        let (from, to) = self.cold_range(prefix);
         self.delete_cold_range(&from, &to)
     }
 

@@ -1,6 +1,7 @@
 //! Event time through the facade, held to models: what a naive loop over the log says is what the engine gives, with any number of workers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod branches;
 mod case;
 mod crashes;
 mod dead_letters;

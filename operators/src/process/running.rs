@@ -56,6 +56,8 @@ struct Processing<K: Key, V, P: ProcessFunction<K, V>> {
     core: Core<K, P, P::Out>,
     /// In event-time order.
     order: Option<Ordering<K, V>>,
+    /// The last watermark, as long as not all that is due at it has run.
+    due: Option<Timestamp>,
 }
 
 struct Ordering<K, V> {
@@ -182,48 +184,60 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             sides: builder.sides(),
             late: LateCount::new(builder.metrics()),
         };
-        Ok(Processing { core, order: None })
+        Ok(Processing { core, order: None, due: None })
     }
 
-    /// Runs what is due when the watermark moves to `watermark`.
-    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+    fn pass_on(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        if let Some(order) = &mut self.order {
+            order.late.signal(signal, cx)?;
+        }
+        self.core.sides.signal(signal, cx)?;
+        self.core.out.signal(signal, cx)
+    }
+
+    /// Runs what is due at `watermark`, up to a few batches of records and timers. Answers whether all of it has run.
+    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<bool> {
         let core = &mut self.core;
         let (blame, name) = (core.blame.clone(), Arc::clone(&core.name));
         let mut watch = blame.watch(&name);
-        match &self.order {
-            None => while core.fire::<V>(watermark, Some(watermark), &mut watch, cx)? {},
-            Some(order) => advance_in_order(core, &*order.waiting, watermark, &mut watch, cx)?,
+        let mut left = core.out.in_one_go();
+        while left > 0 {
+            let ran = match &self.order {
+                None => usize::from(core.fire::<V>(watermark, Some(watermark), &mut watch, cx)?),
+                Some(order) => run_next(core, &*order.waiting, watermark, &mut watch, cx)?,
+            };
+            if ran == 0 {
+                return Ok(true);
+            }
+            left = left.saturating_sub(ran);
         }
-        core.watermark = watermark;
-        Ok(())
+        Ok(false)
     }
 }
 
-/// Runs records below the watermark and timers up to it, in order of time; timers first.
-fn advance_in_order<K: Key, V, P: ProcessFunction<K, V>>(
+/// Runs the timers or records that are next in order of time, of records below the watermark and timers up to it; timers first. Answers how
+/// many there were.
+fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     core: &mut Core<K, P, P::Out>,
     waiting: &dyn Waiting<K, V>,
     watermark: Timestamp,
     watch: &mut Watch<'_>,
     cx: &mut TaskContext<'_>,
-) -> Result<()> {
-    loop {
-        // At the end of time nothing more can come: its own records run too.
-        let is_due = |time: &Timestamp| *time < watermark || watermark == Timestamp::MAX;
-        let record = waiting.next_time(&mut core.store).filter(is_due);
-        let fired = core.fire::<V>(record.unwrap_or(watermark), None, watch, cx)?;
-        match record {
-            _ if fired => {}
-            None => return Ok(()),
-            Some(time) => {
-                let records = waiting.take(&mut core.store, time);
-                let records = records.map_err(core.failed("taking the records that are due"))?;
-                for (stamp, record) in records {
-                    core.run(&stamp, time, record, watch, cx)?;
-                }
-            }
-        }
+) -> Result<usize> {
+    // At the end of time nothing more can come: its own records run too.
+    let is_due = |time: &Timestamp| *time < watermark || watermark == Timestamp::MAX;
+    let next = waiting.next_time(&mut core.store).filter(is_due);
+    if core.fire::<V>(next.unwrap_or(watermark), None, watch, cx)? {
+        return Ok(1);
     }
+    let Some(time) = next else { return Ok(0) };
+    let records = waiting.take(&mut core.store, time);
+    let records = records.map_err(core.failed("taking the records that are due"))?;
+    let count = records.len();
+    for (stamp, record) in records {
+        core.run(&stamp, time, record, watch, cx)?;
+    }
+    Ok(count)
 }
 
 impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, V, P> {
@@ -258,9 +272,10 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
         match signal {
             // After a restart the first watermarks may be older than the restored one.
             Signal::Watermark(watermark) if watermark <= self.core.watermark => return Ok(()),
+            // It goes on its way when all that is due has run.
             Signal::Watermark(watermark) => {
-                self.advance(watermark, cx)?;
-                self.core.metrics.set_watermark(watermark);
+                self.due = Some(watermark);
+                return Ok(());
             }
             Signal::Barrier(epoch) => {
                 let core = &mut self.core;
@@ -272,11 +287,19 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
             }
             Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
-        if let Some(order) = &mut self.order {
-            order.late.signal(signal, cx)?;
+        self.pass_on(signal, cx)
+    }
+
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        let Some(watermark) = self.due else { return Ok(true) };
+        if !self.advance(watermark, cx)? {
+            return Ok(false);
         }
-        self.core.sides.signal(signal, cx)?;
-        self.core.out.signal(signal, cx)
+        self.due = None;
+        self.core.watermark = watermark;
+        self.core.metrics.set_watermark(watermark);
+        self.pass_on(Signal::Watermark(watermark), cx)?;
+        Ok(true)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::context::{CheckpointParts, ExchangeId, OperatorMetrics, Payload, Task
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{Error, Result};
 use crate::partitions::{PartitionEntry, Partitions};
-use crate::plan::{Plan, Resources, TaskEnvironment, Tasks};
+use crate::plan::{InletTask, Plan, Resources, TaskEnvironment, Tasks};
 use crate::source::{Progress, SourceTask, Waker};
 use crate::time::Timestamp;
 use parking_lot::Mutex;
@@ -150,9 +150,7 @@ impl Instance {
                 busy |= source.poll(&mut cx)? == Progress::Ready;
                 source.flush(&mut cx)?;
             }
-            for (_, inlet) in &mut self.tasks.inlets {
-                inlet.flush(&mut cx)?;
-            }
+            self.tasks.inlets.iter_mut().try_for_each(|task| task.inlet.flush(&mut cx))?;
             busy |= self.drain(now)?;
             if !busy {
                 return Ok(());
@@ -163,7 +161,7 @@ impl Instance {
     /// Takes everything out of the exchanges. Answers whether there was anything.
     fn drain(&mut self, now: Timestamp) -> Result<bool> {
         let mut some = false;
-        for (exchange, inlet) in &mut self.tasks.inlets {
+        for InletTask { exchange, inlet, .. } in &mut self.tasks.inlets {
             while let Some(payload) = self.transport.0.get_mut(exchange).and_then(VecDeque::pop_front) {
                 some = true;
                 if let Payload::Signal(Signal::Barrier(_)) = payload {
@@ -172,7 +170,13 @@ impl Instance {
                 let mut cx = TaskContext { transport: &mut self.transport, now, parts: &mut self.parts };
                 match payload {
                     Payload::Batch(batch) => inlet.on_batch(batch, &mut cx)?,
-                    Payload::Signal(signal) => inlet.on_signal(signal, &mut cx)?,
+                    Payload::Signal(signal) => {
+                        inlet.on_signal(signal, &mut cx)?;
+                        // A worker flushes whenever it likes, so also in between.
+                        while !inlet.go_on(&mut cx)? {
+                            inlet.flush(&mut cx)?;
+                        }
+                    }
                 }
             }
         }

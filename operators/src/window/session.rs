@@ -52,8 +52,20 @@ pub(super) struct SessionWindows<K: Key, V, A: Aggregate<V>> {
     /// When to look again at the sessions that were looked at.
     again: Vec<Timestamp>,
     reached: Reached,
+    /// What the last watermark brings about, as long as it has not all fired.
+    firing: Option<Firing<K>>,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
+}
+
+/// How far the firing of sessions has come.
+struct Firing<K> {
+    /// Sessions that are final at it fire.
+    watermark: Timestamp,
+    /// When the last one that fired became final.
+    last: Option<Timestamp>,
+    /// Keys to look at again when all have fired.
+    kept: Vec<(u64, K)>,
 }
 
 /// Merges a record's session into those of its key. Answers where the merged session is, and whether a new one had to be made.
@@ -109,6 +121,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             timers,
             again: Vec::new(),
             reached: Reached::restored(builder.restored_watermark()),
+            firing: None,
             out,
             late,
             name,
@@ -201,34 +214,37 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             .map_err(failed)
     }
 
-    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+    /// Fires what the watermark of `firing` has passed, up to a few batches. Answers whether all of it has fired.
+    fn advance(&mut self, firing: &mut Firing<K>, cx: &mut TaskContext<'_>) -> Result<bool> {
         let failed = self.failed("taking the timers that are due");
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
+        let watermark = firing.watermark;
         let ends = watermark == Timestamp::MAX;
         // How far time has come is known at the end only when all have fired: what may stay until then is looked at again.
         let time = if ends && self.lateness > 0 { self.reached.time } else { watermark };
-        let (mut last, mut kept) = (None, Vec::new());
-        while let Some((_, hash, key)) =
-            self.store.table(self.timers).pop(watermark.millis()).map_err(&failed)?
-        {
-            last = self.look_at(hash, &key, Reached { watermark, time }, &mut watch)?.max(last);
+        for _ in 0..self.out.in_one_go() {
+            let due = self.store.table(self.timers).pop(watermark.millis()).map_err(&failed)?;
+            let Some((_, hash, key)) = due else {
+                self.reached.advance(watermark, firing.last);
+                for (hash, key) in firing.kept.drain(..) {
+                    self.look_at(hash, &key, self.reached, &mut watch)?;
+                    self.set_again(hash, &key)?;
+                }
+                return Ok(true);
+            };
+            firing.last = self.look_at(hash, &key, Reached { watermark, time }, &mut watch)?.max(firing.last);
             if !ends {
                 self.set_again(hash, &key)?;
             } else if !self.again.is_empty() {
                 self.again.clear();
-                kept.push((hash, key));
+                firing.kept.push((hash, key));
             }
             if self.out.is_full() {
                 self.out.send(cx)?;
             }
         }
-        self.reached.advance(watermark, last);
-        for (hash, key) in kept {
-            self.look_at(hash, &key, self.reached, &mut watch)?;
-            self.set_again(hash, &key)?;
-        }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -252,9 +268,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
         match signal {
             // After a restart the first watermarks may be older than the restored one.
             Signal::Watermark(watermark) if watermark <= self.reached.watermark => return Ok(()),
+            // It goes on its way when all that it brings about has fired.
             Signal::Watermark(watermark) => {
-                self.advance(watermark, cx)?;
-                self.metrics.set_watermark(watermark);
+                self.firing = Some(Firing { watermark, last: None, kept: Vec::new() });
+                return Ok(());
             }
             Signal::Barrier(epoch) => {
                 cx.parts.add_state(&self.name, &mut self.store, epoch, self.reached.watermark)?;
@@ -265,6 +282,19 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
         }
         self.late.signal(signal, cx)?;
         self.out.signal(signal, cx)
+    }
+
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        let Some(mut firing) = self.firing.take() else { return Ok(true) };
+        if !self.advance(&mut firing, cx)? {
+            self.firing = Some(firing);
+            return Ok(false);
+        }
+        let signal = Signal::Watermark(firing.watermark);
+        self.metrics.set_watermark(firing.watermark);
+        self.late.signal(signal, cx)?;
+        self.out.signal(signal, cx)?;
+        Ok(true)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

@@ -4,7 +4,8 @@
 //!    from the others of the slice, under the first window end that it is still on time for, so that a window that has not
 //!    fired yet does not take it in.
 //! 2. When the watermark passes a window's end, the accumulators of its slices are merged a key and finished. A slice that no
-//!    later window needs is drained as a whole; there is no timer and no look-up a key.
+//!    later window needs is drained as a whole; there is no timer and no look-up a key. Where that gives more than some batches, it is
+//!    done in parts, with the worker's other work in between.
 //! 3. With allowed lateness, slices stay that much longer. What comes after a window's end, but within it, is kept a window and merged
 //!    on top when the corrected row is made.
 
@@ -21,7 +22,7 @@ use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
 use crate::time::Timestamp;
 use hashbrown::HashTable;
-use rivermark_state::{Key, KeyedStore, StateError, TableId, WindowTable, hash_key};
+use rivermark_state::{Key, KeyGroupRange, KeyedStore, StateError, TableId, WindowTable, hash_key};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -47,8 +48,37 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     /// The slice that `pending` knows of already.
     noted: Option<Slice>,
     reached: Reached,
+    /// What the last watermark brings about, as long as it has not all fired.
+    firing: Option<Firing>,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
+}
+
+/// How far the firing of windows has come.
+struct Firing {
+    /// Windows fire up to it.
+    watermark: Timestamp,
+    /// The last window that fired.
+    last: Option<Timestamp>,
+    /// The end of the window that is firing.
+    end: Timestamp,
+    /// Its rows have been emitted for key groups below this one.
+    groups_done: u16,
+    /// They all have.
+    is_over: bool,
+}
+
+impl Firing {
+    fn up_to(watermark: Timestamp) -> Firing {
+        Firing { watermark, last: None, end: Timestamp::MIN, groups_done: 0, is_over: true }
+    }
+
+    /// The next window's turn has come, or that of the rest of the last one.
+    fn begin(&mut self, end: Timestamp) {
+        if self.is_over {
+            (self.end, self.groups_done, self.is_over) = (end, 0, false);
+        }
+    }
 }
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
@@ -76,6 +106,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             pending: BTreeSet::new(),
             noted: None,
             reached: Reached::restored(builder.restored_watermark()),
+            firing: None,
             out,
             late,
             store,
@@ -227,29 +258,92 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         within.filter(|slice| slice.1 <= end).collect()
     }
 
-    /// Emits all rows of the window that ends at `end`.
-    fn fire(&mut self, end: Timestamp, watch: &mut Watch<'_>, cx: &mut TaskContext<'_>) -> Result<()> {
-        let failed = self.failed("reading the state of a window that fires");
-        let window = self.slices.window(end);
+    /// Fires a part of the window that ends at `end`, from where the last one stopped.
+    fn fire(&mut self, firing: &mut Firing, watch: &mut Watch<'_>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let end = firing.end;
         let stamp = Stamp::derived(end.minus_millis(1));
         watch.at(&stamp);
-        let slices = self.slices_of(window);
+        let slices = self.slices_of(self.slices.window(end));
+        if let [slice] = slices[..]
+            && self.is_last_of(slice, end)
+        {
+            firing.is_over = self.fire_and_drop(slice, end, stamp, cx)?;
+            return Ok(());
+        }
+        let all = self.store.table(self.on_time).groups();
+        let from = firing.groups_done.max(all.start);
+        let to = all.end.min(from.saturating_add(self.groups_in_one_go(&slices)));
+        self.fire_groups(&slices, KeyGroupRange::new(from, to), end, stamp, cx)?;
+        firing.groups_done = to;
+        firing.is_over = to == all.end;
+        Ok(())
+    }
+
+    /// Whether nobody needs a slice after the window that ends at `end` has fired.
+    fn is_last_of(&self, slice: Slice, end: Timestamp) -> bool {
+        self.lateness == 0 && self.slices.last_end(Timestamp::from_millis(slice.0)) <= end
+    }
+
+    /// Emits rows of a window of one slice that nobody needs afterwards, and takes them out. Answers whether that were all.
+    fn fire_and_drop(
+        &mut self,
+        slice: Slice,
+        end: Timestamp,
+        stamp: Stamp,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<bool> {
+        let failed = self.failed("reading the state of a window that fires");
+        let window = self.slices.window(end);
+        let (aggregate, out) = (&self.aggregate, &mut self.out);
+        let most = out.in_one_go();
+        let mut sent = Ok(());
+        let over = self.store.table(self.on_time).drain_some(slice, most, |key, acc| {
+            out.push(stamp, Windowed { key, window, value: aggregate.finish(&acc) });
+            if out.is_full() && sent.is_ok() {
+                sent = out.send(cx);
+            }
+        });
+        sent.and(over.map_err(failed))
+    }
+
+    /// Of how many key groups the rows of a window can be made together, so that what must be kept in memory for it is a few batches, or
+    /// a sixteenth of what is in memory already. Each time costs a look at all that is in memory.
+    fn groups_in_one_go(&mut self, slices: &[Slice]) -> u16 {
+        let most = self.out.in_one_go();
+        let table = self.store.table(self.on_time);
+        let (mut pairs, mut spilled) = (0, false);
+        for slice in slices {
+            let (held, cold) = table.held_in(*slice);
+            pairs += held;
+            spilled |= cold;
+        }
+        let parts = if spilled { u16::MAX } else { pairs.div_ceil(most).clamp(1, 16) as u16 };
+        let groups = table.groups();
+        (groups.end - groups.start).div_ceil(parts).max(1)
+    }
+
+    /// Emits the rows of a window whose keys are of some groups.
+    fn fire_groups(
+        &mut self,
+        slices: &[Slice],
+        groups: KeyGroupRange,
+        end: Timestamp,
+        stamp: Stamp,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()> {
+        let failed = self.failed("reading the state of a window that fires");
+        let window = self.slices.window(end);
         let (aggregate, out) = (&self.aggregate, &mut self.out);
         let table = self.store.table(self.on_time);
         if let [slice] = slices[..] {
-            // Where nobody needs the slice afterwards it is taken out as a whole.
             let mut sent = Ok(());
-            let mut emit = |key: K, acc: &A::Acc| {
-                out.push(stamp, Windowed { key, window, value: aggregate.finish(acc) });
+            let emit = |key: &K, acc: &A::Acc| {
+                out.push(stamp, Windowed { key: key.clone(), window, value: aggregate.finish(acc) });
                 if out.is_full() && sent.is_ok() {
                     sent = out.send(cx);
                 }
             };
-            if self.lateness == 0 && self.slices.last_end(Timestamp::from_millis(slice.0)) <= end {
-                table.drain(slice, |key, acc| emit(key, &acc)).map_err(&failed)?;
-            } else {
-                table.for_each(slice, |key, acc| emit(key.clone(), acc)).map_err(&failed)?;
-            }
+            table.for_each_in(slice, groups, emit).map_err(&failed)?;
             sent?;
         } else if !slices.is_empty() {
             let mut totals: HashTable<(u64, K, A::Acc)> = HashTable::new();
@@ -263,7 +357,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
                         }
                     }
                 };
-                table.for_each(slice, merge).map_err(&failed)?;
+                table.for_each_in(*slice, groups, merge).map_err(&failed)?;
             }
             for (_, key, acc) in totals {
                 out.push(stamp, Windowed { key, window, value: aggregate.finish(&acc) });
@@ -276,7 +370,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         let mut corrected = Vec::new();
         self.store
             .table(self.allowed_late)
-            .for_each(end.millis(), |key, _| corrected.push((hash_key(key), key.clone())))
+            .for_each_in(end.millis(), groups, |key, _| corrected.push((hash_key(key), key.clone())))
             .map_err(&failed)?;
         for (hash, key) in corrected {
             self.correct(end, stamp, hash, &key)?;
@@ -284,20 +378,29 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         Ok(())
     }
 
-    fn advance(&mut self, watermark: Timestamp, cx: &mut TaskContext<'_>) -> Result<()> {
+    /// Fires what the watermark of `firing` has passed, up to a few batches. Answers whether all of it has fired.
+    fn advance(&mut self, firing: &mut Firing, cx: &mut TaskContext<'_>) -> Result<bool> {
         let (blame, name) = (self.blame.clone(), Arc::clone(&self.name));
         let mut watch = blame.watch(&name);
-        let mut last = None;
+        let before = self.out.sent();
+        let most = self.out.in_one_go() as u64;
         while let Some(&end) = self.pending.first()
-            && end <= watermark
+            && end <= firing.watermark
         {
-            self.pending.pop_first();
-            self.fire(end, &mut watch, cx)?;
-            last = Some(end).filter(|end| *end < Timestamp::MAX).or(last);
+            if self.out.sent() - before >= most {
+                return Ok(false);
+            }
+            firing.begin(end);
+            self.fire(firing, &mut watch, cx)?;
+            if firing.is_over {
+                self.pending.pop_first();
+                firing.last = Some(end).filter(|end| *end < Timestamp::MAX).or(firing.last);
+            }
         }
-        self.reached.advance(watermark, last);
+        self.reached.advance(firing.watermark, firing.last);
         self.noted = None;
-        self.forget()
+        self.forget()?;
+        Ok(true)
     }
 
     /// Drops the slices and corrections that nobody can need any more.
@@ -357,9 +460,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
         match signal {
             // After a restart the first watermarks may be older than the restored one.
             Signal::Watermark(watermark) if watermark <= self.reached.watermark => return Ok(()),
+            // It goes on its way when all that it brings about has fired.
             Signal::Watermark(watermark) => {
-                self.advance(watermark, cx)?;
-                self.metrics.set_watermark(watermark);
+                self.firing = Some(Firing::up_to(watermark));
+                return Ok(());
             }
             Signal::Barrier(epoch) => {
                 cx.parts.add_state(&self.name, &mut self.store, epoch, self.reached.watermark)?;
@@ -370,6 +474,19 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
         }
         self.late.signal(signal, cx)?;
         self.out.signal(signal, cx)
+    }
+
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        let Some(mut firing) = self.firing.take() else { return Ok(true) };
+        if !self.advance(&mut firing, cx)? {
+            self.firing = Some(firing);
+            return Ok(false);
+        }
+        let signal = Signal::Watermark(firing.watermark);
+        self.metrics.set_watermark(firing.watermark);
+        self.late.signal(signal, cx)?;
+        self.out.signal(signal, cx)?;
+        Ok(true)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
@@ -401,6 +518,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for OfRec
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         self.0.borrow_mut().on_signal(signal, cx)
+    }
+
+    fn go_on(&mut self, cx: &mut TaskContext<'_>) -> Result<bool> {
+        self.0.borrow_mut().go_on(cx)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

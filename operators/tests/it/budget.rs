@@ -132,7 +132,7 @@ fn silent_operator_gives_way(describe: impl FnOnce(KeyedStream<u64, u64>)) {
         batch_capacity: Batch::<()>::CAPACITY,
         open_store: &mut |name| Ok(open(name)),
     });
-    let mut inlet: Box<dyn Inlet> = tasks.unwrap().inlets.remove(0).1;
+    let mut inlet: Box<dyn Inlet> = tasks.unwrap().inlets.remove(0).inlet;
     let (mut transport, mut parts) = (Nowhere, CheckpointParts::default());
     let mut cx = TaskContext { transport: &mut transport, now: Timestamp::MIN, parts: &mut parts };
     let records: Batch<Keyed<u64, u64>> = (0..KEYS)

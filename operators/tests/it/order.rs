@@ -132,3 +132,58 @@ fn order_without_event_time_and_side_outputs_of_nothing_are_refused() {
     });
     assert!(error.contains("side output `long` of `process-1` is asked for twice"), "{error}");
 }
+
+/// Sets a timer at each record's time plus ten, and gives a row for both.
+#[derive(Clone)]
+struct Twice;
+
+impl ProcessFunction<u64, u64> for Twice {
+    type Out = (i64, u64);
+
+    fn on_record(
+        &mut self,
+        _: &u64,
+        record: u64,
+        cx: &mut Context<'_, u64, Self::Out>,
+    ) -> Result<(), BoxError> {
+        cx.timer(cx.time().plus_millis(10))?;
+        cx.emit((cx.time().millis(), record));
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        key: &u64,
+        time: Timestamp,
+        cx: &mut Context<'_, u64, Self::Out>,
+    ) -> Result<(), BoxError> {
+        cx.emit((time.millis(), *key));
+        Ok(())
+    }
+}
+
+#[test]
+fn many_records_and_timers_that_are_due_at_once_all_run_in_their_order() {
+    const MANY: u64 = 500;
+    testing::check(|it| {
+        let (numbers, stream) = it.input::<u64>();
+        let ordered = it.output(stream.clone().key_by(|n| *n).in_event_time_order().process(Twice));
+        let unordered = it.output(stream.key_by(|n| *n).process(Twice));
+        (0..MANY).for_each(|n| it.push(&numbers, at(n as i64 % 5), n));
+        it.watermark(&numbers, at(12));
+        let rows = |times: std::ops::Range<i64>| {
+            let of = |time: i64| (0..MANY).filter(move |n| *n as i64 % 5 == time % 5).map(move |n| (time, n));
+            times.flat_map(of).collect::<Vec<_>>()
+        };
+        let found = it.take(&ordered);
+        assert!(found.is_sorted_by_key(|(time, _)| *time), "not in order of time");
+        let sorted = |mut rows: Vec<(i64, u64)>| {
+            rows.sort_unstable();
+            rows
+        };
+        let expected: Vec<_> = rows(0..5).into_iter().chain(rows(10..13)).collect();
+        assert!(sorted(found) == expected && sorted(it.take(&unordered)) == expected);
+        it.watermark(&numbers, at(20));
+        assert!(sorted(it.take(&ordered)) == rows(13..15) && sorted(it.take(&unordered)) == rows(13..15));
+    });
+}

@@ -18,8 +18,8 @@ use crate::codec::{self, StateValue};
 use crate::delta::DeltaWriter;
 use crate::error::Result;
 use crate::hash::hash_key;
-use crate::key::Key;
-use crate::scope::{Rows, Scope, heap_size};
+use crate::key::{Key, KeyGroupRange, key_group};
+use crate::scope::{Grouped, Rows, Scope, heap_size};
 
 /// Differs from the backend.
 pub(super) const UNFLUSHED: u32 = 2;
@@ -438,7 +438,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         rows: &impl Rows<K>,
         mut visit: impl FnMut(K, V),
     ) -> Result<()> {
-        self.for_each_cold(scope, rows, &mut visit)?;
+        self.for_each_cold(scope, rows, None, &mut visit)?;
         for entry in self.live.drain() {
             scope.account.refund(entry.charged());
             visit(entry.key, entry.value);
@@ -447,30 +447,107 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         Ok(())
     }
 
+    /// Hands out up to `most` pairs, cold ones first, and takes them out of the table. Answers whether none is left.
+    pub fn drain_some(
+        &mut self,
+        scope: &mut Scope,
+        rows: &impl Rows<K>,
+        most: usize,
+        mut visit: impl FnMut(K, V),
+    ) -> Result<bool> {
+        let mut left = most;
+        if self.cold {
+            let (from, to) = scope.cold_range(rows.prefix());
+            let mut next = None;
+            self.scan_cold(scope, rows, (&from, &to), |row, key, value| {
+                if left == 0 {
+                    next = Some(scope.cold_key(row));
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                visit(key, value);
+                ControlFlow::Continue(())
+            })?;
+            scope.delete_cold_range(&from, next.as_ref().unwrap_or(&to))?;
+            if next.is_some() {
+                return Ok(false);
+            }
+            self.cold = false;
+        }
+        let account = &mut scope.account;
+        for entry in self.live.extract_if(|_| true).take(left) {
+            account.refund(entry.charged());
+            visit(entry.key, entry.value);
+        }
+        Ok(self.live.is_empty())
+    }
+
     /// Visits every pair, in memory or cold.
     pub fn for_each(&self, scope: &Scope, rows: &impl Rows<K>, mut visit: impl FnMut(&K, &V)) -> Result<()> {
-        self.for_each_cold(scope, rows, &mut |key, value| visit(&key, &value))?;
+        self.for_each_cold(scope, rows, None, &mut |key, value| visit(&key, &value))?;
         for entry in &self.live {
             visit(&entry.key, &entry.value);
         }
         Ok(())
     }
 
-    /// Visits the rows that memory does not supersede.
-    fn for_each_cold(&self, scope: &Scope, rows: &impl Rows<K>, visit: &mut impl FnMut(K, V)) -> Result<()> {
+    /// Visits every pair of some key groups, in memory or cold. Looks at all that is in memory, and at what is cold of these groups.
+    pub fn for_each_in(
+        &self,
+        scope: &Scope,
+        rows: &Grouped<'_>,
+        groups: KeyGroupRange,
+        mut visit: impl FnMut(&K, &V),
+    ) -> Result<()> {
+        self.for_each_cold(scope, rows, Some(groups), &mut |key, value| visit(&key, &value))?;
+        for entry in &self.live {
+            if groups.contains(key_group(hash_key(&entry.key), rows.groups)) {
+                visit(&entry.key, &entry.value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the rows that memory does not supersede, of some key groups where the rows have any.
+    fn for_each_cold(
+        &self,
+        scope: &Scope,
+        rows: &impl Rows<K>,
+        groups: Option<KeyGroupRange>,
+        visit: &mut impl FnMut(K, V),
+    ) -> Result<()> {
         if !self.cold {
             return Ok(());
         }
+        let (from, to) = match groups {
+            Some(groups) => scope.cold_groups(rows.prefix(), groups),
+            None => scope.cold_range(rows.prefix()),
+        };
+        self.scan_cold(scope, rows, (&from, &to), |_, key, value| {
+            visit(key, value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Visits the rows among the backend's keys `from..to` that memory does not supersede, with the bytes of each.
+    fn scan_cold(
+        &self,
+        scope: &Scope,
+        rows: &impl Rows<K>,
+        (from, to): (&[u8], &[u8]),
+        mut visit: impl FnMut(&[u8], K, V) -> ControlFlow<()>,
+    ) -> Result<()> {
         let start = rows.key_at();
-        scope.scan_rows(rows.prefix(), |row, value| {
+        scope.lock().backend.scan(from, to, &mut |row, value| {
+            let row = &row[2..];
             let key: K = scope.decode(&row[start..])?;
             let hash = hash_key(&key);
             let superseded = self.find(hash, &key).is_some()
                 || self.absent.find(hash, |absent| absent.key == key).is_some();
-            if !superseded {
-                visit(key, scope.decode(value)?);
+            if superseded {
+                return Ok(ControlFlow::Continue(()));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(visit(row, key, scope.decode(value)?))
         })
     }
 

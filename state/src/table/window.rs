@@ -11,7 +11,7 @@ use crate::backend::successor;
 use crate::codec::StateValue;
 use crate::delta::{DeltaWriter, Op};
 use crate::error::{Result, StateError};
-use crate::key::{Key, KeyArg, key_group};
+use crate::key::{Key, KeyArg, KeyGroupRange, key_group};
 use crate::scope::{Grouped, Scope};
 
 /// What slices are named by: ordered, of fixed width, encoded so that bytes compare as values do.
@@ -169,6 +169,47 @@ impl<N: Namespace, K: Key, A: StateValue> WindowTable<N, K, A> {
         let bytes = namespace.to_bytes();
         let rows = Grouped { namespace: bytes.as_ref(), groups: self.scope.groups };
         self.maps[slot].for_each(&self.scope, &rows, visit)
+    }
+
+    /// Visits the pairs of a slice whose keys are of some key groups, spilled ones included. Looks at every pair in memory, and reads
+    /// what is spilled of these groups.
+    ///
+    /// # Errors
+    /// When rows cannot be read or decoded.
+    pub fn for_each_in(&self, namespace: N, groups: KeyGroupRange, visit: impl FnMut(&K, &A)) -> Result<()> {
+        let Some(&slot) = self.index.get(&namespace) else { return Ok(()) };
+        let bytes = namespace.to_bytes();
+        let rows = Grouped { namespace: bytes.as_ref(), groups: self.scope.groups };
+        self.maps[slot].for_each_in(&self.scope, &rows, groups, visit)
+    }
+
+    /// How many pairs of a slice are in memory, and whether there may be spilled ones.
+    pub fn held_in(&self, namespace: N) -> (usize, bool) {
+        self.index.get(&namespace).map_or((0, false), |&slot| (self.maps[slot].len(), self.maps[slot].cold))
+    }
+
+    /// The key groups that the store holds.
+    pub fn groups(&self) -> KeyGroupRange {
+        self.scope.range
+    }
+
+    /// Takes up to `most` pairs out of a slice, spilled ones included. Answers whether none was left; then the slice is dropped. No
+    /// snapshot may come between the first of these calls and the last.
+    ///
+    /// # Errors
+    /// When rows cannot be read, decoded or deleted; some pairs may have been visited.
+    pub fn drain_some(&mut self, namespace: N, most: usize, visit: impl FnMut(K, A)) -> Result<bool> {
+        let Some(&slot) = self.index.get(&namespace) else { return Ok(true) };
+        let bytes = namespace.to_bytes();
+        let rows = Grouped { namespace: bytes.as_ref(), groups: self.scope.groups };
+        let map = &mut self.maps[slot];
+        // A snapshot may know rows that are cold now; afterwards nobody would.
+        map.snapped |= map.cold;
+        let empty = map.drain_some(&mut self.scope, &rows, most, visit)?;
+        if empty {
+            self.drop_namespace(namespace)?;
+        }
+        Ok(empty)
     }
 
     /// Takes everything out of a slice, spilled pairs included, and drops it. Costs what is in it.
@@ -384,10 +425,7 @@ impl<N: Namespace, K: Key, A: StateValue> ErasedTable for WindowTable<N, K, A> {
                 self.maps[slot]
                     .forget_groups(&mut self.scope, |hash| groups.contains(key_group(hash, count)));
                 if self.maps[slot].cold {
-                    let mut from = self.scope.cold_key(prefix);
-                    let mut to = from.clone();
-                    from.extend_from_slice(&groups.start.to_be_bytes());
-                    to.extend_from_slice(&groups.end.to_be_bytes());
+                    let (from, to) = self.scope.cold_groups(prefix, groups);
                     self.scope.delete_cold_range(&from, &to)?;
                     if groups == self.scope.range {
                         self.maps[slot].cold = false;

@@ -43,6 +43,8 @@ enum Step {
     WindowGet(i64, u64),
     WindowRange(i64, i64),
     Drain(i64),
+    DrainSome(i64, usize, usize),
+    ReadGroups(i64, u16, u16),
     DropWindow(i64),
     Session(i64, i64, u64),
     DrainSession(i64, i64),
@@ -80,7 +82,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (ns(), key()).prop_map(|(n, k)| Step::Window(n, k)),
         1 => (ns(), key()).prop_map(|(n, k)| Step::WindowGet(n, k)),
         1 => (ns(), ns()).prop_map(|(a, b)| Step::WindowRange(a, b)),
-        2 => ns().prop_map(Step::Drain),
+        1 => ns().prop_map(Step::Drain),
+        2 => (ns(), 1..6usize, 0..4usize).prop_map(|(n, most, evict)| Step::DrainSome(n, most, evict)),
+        1 => (ns(), 0..GROUPS, 0..=GROUPS).prop_map(|(n, from, to)| Step::ReadGroups(n, from, to)),
         1 => ns().prop_map(Step::DropWindow),
         2 => (ns(), ns(), key()).prop_map(|(a, b, k)| Step::Session(a, b, k)),
         1 => (ns(), ns()).prop_map(|(a, b)| Step::DrainSession(a, b)),
@@ -367,10 +371,36 @@ impl<'a> Harness<'a> {
                 for store in &mut self.stores {
                     Self::windows(store).drain(ns, |k, v| assert!(got.insert((ns, k), v).is_none())).unwrap();
                 }
-                let expected: BTreeMap<_, _> =
-                    self.model.windows.iter().filter(|((n, _), _)| *n == ns).map(|(k, v)| (*k, *v)).collect();
-                assert_eq!(got, expected);
-                self.model.windows.retain(|(n, _), _| *n != ns);
+                self.drained(ns, &got);
+            }
+            Step::DrainSome(ns, most, evict) => {
+                let mut got = BTreeMap::new();
+                for store in &mut self.stores {
+                    loop {
+                        let before = got.len();
+                        let visit = |k, v| assert!(got.insert((ns, k), v).is_none());
+                        let empty = Self::windows(store).drain_some(ns, most, visit).unwrap();
+                        assert!(got.len() - before <= most);
+                        if empty {
+                            break;
+                        }
+                        // What happens to a store between two steps of its worker.
+                        store.evict(evict).unwrap();
+                        store.maintain().unwrap();
+                    }
+                }
+                self.drained(ns, &got);
+            }
+            Step::ReadGroups(ns, from, to) => {
+                let groups = KeyGroupRange::new(from, to.max(from));
+                let mut got = BTreeMap::new();
+                for store in &mut self.stores {
+                    let visit = |k: &u64, v: &u64| assert!(got.insert((ns, *k), *v).is_none());
+                    Self::windows(store).for_each_in(ns, groups, visit).unwrap();
+                }
+                let of_groups = |key: &u64| groups.contains(key_group(hash_key(key), GROUPS));
+                let expected = self.model.windows.iter().filter(|((n, key), _)| *n == ns && of_groups(key));
+                assert_eq!(got, expected.map(|(k, v)| (*k, *v)).collect());
             }
             Step::DropWindow(ns) => {
                 self.stores.iter_mut().for_each(|store| Self::windows(store).drop_namespace(ns).unwrap());
@@ -423,6 +453,14 @@ impl<'a> Harness<'a> {
             Step::Restore { workers } => self.restore(workers),
             Step::Check => self.check(),
         }
+    }
+
+    /// Everything was taken out of a slice.
+    fn drained(&mut self, ns: i64, got: &BTreeMap<(i64, u64), u64>) {
+        let expected: BTreeMap<_, _> =
+            self.model.windows.iter().filter(|((n, _), _)| *n == ns).map(|(k, v)| (*k, *v)).collect();
+        assert_eq!(*got, expected);
+        self.model.windows.retain(|(n, _), _| *n != ns);
     }
 
     /// Reads everything back.
