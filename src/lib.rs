@@ -102,6 +102,15 @@ pub mod simulation {
     pub use rivermark_engine::simulation::*;
 }
 
+// Only in the documentation, where every name of its last column has to lead somewhere.
+#[cfg(doc)]
+#[doc = include_str!("../docs/from-flink-and-kafka-streams.md")]
+pub mod from_flink_and_kafka_streams {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-flow.md")]
+struct TestingYourFlow;
