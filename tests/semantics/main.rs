@@ -9,6 +9,7 @@ mod durability;
 mod ends;
 mod extremes;
 mod geometry;
+mod keyed;
 mod lateness;
 mod model;
 mod operators;

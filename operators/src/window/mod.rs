@@ -32,6 +32,7 @@ mod assign;
 mod combine;
 mod late;
 mod reached;
+mod reduce;
 mod session;
 mod slices;
 

@@ -5,6 +5,7 @@ mod budget;
 mod event_time;
 mod harness;
 mod joins;
+mod keyed;
 mod order;
 mod tables;
 mod windows;
