@@ -6,10 +6,12 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
-use rivermark::{Flow, Keep, KeyedStream, StateBackend, Timestamp, Watermarks, minutes, secs};
+use rivermark::{Flow, Keep, KeyedStream, StateBackend, Timestamp, Watermarks, Windows, minutes, secs};
 use rivermark_benches::measure::{Running, options};
 use rivermark_benches::synthetic::{Nowhere, Numbers, key_of, time_of};
 use std::cell::LazyCell;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const RECORDS: u64 = 200_000;
 const KEYS: u64 = 1000;
 const MINUTE: i64 = 60_000;
+const TOP: usize = 10;
+const GROUPS: u64 = 100;
 
 /// The records with time and key.
 fn records() -> impl Iterator<Item = (i64, u64, u64)> {
@@ -84,6 +88,46 @@ fn last_by_hand() {
     }
 }
 
+/// As good as drawn by lot.
+fn score(n: u64) -> u64 {
+    key_of(n, u64::MAX)
+}
+
+fn top_of_windows_by_hand() {
+    let mut open: HashMap<u64, Vec<(u64, u64)>> = HashMap::new();
+    let mut end = 60 * MINUTE;
+    for (time, key, n) in records() {
+        if time >= end {
+            open.drain().for_each(|top| {
+                black_box(top);
+            });
+            end += 60 * MINUTE;
+        }
+        let (top, score) = (open.entry(key).or_default(), score(n));
+        let place = top.partition_point(|(other, _)| *other > score);
+        if place < TOP {
+            top.truncate(TOP - 1);
+            top.insert(place, (score, n));
+        }
+    }
+}
+
+/// Of the newest number of each key, the greatest of each group.
+fn top_of_tables_by_hand() {
+    let mut rows: HashMap<u64, u64> = HashMap::new();
+    let mut groups: HashMap<u64, BTreeSet<(Reverse<u64>, u64)>> = HashMap::new();
+    for (_, key, n) in records() {
+        let group = groups.entry(key % GROUPS).or_default();
+        if let Some(before) = rows.insert(key, n) {
+            group.remove(&(Reverse(score(before)), before));
+        }
+        group.insert((Reverse(score(n)), n));
+        group.iter().take(TOP).for_each(|(_, n)| {
+            black_box(n);
+        });
+    }
+}
+
 fn keyed(c: &mut Criterion) {
     compare(c, "reduce", "reduce-1", reduce_by_hand, |keyed| {
         keyed.reduce(|total, n| *total = total.wrapping_add(n)).sink(Nowhere);
@@ -93,6 +137,13 @@ fn keyed(c: &mut Criterion) {
     });
     compare(c, "deduplicate_last", "deduplicate-1", last_by_hand, |keyed| {
         keyed.deduplicate(Keep::Last, minutes(2)).sink(Nowhere);
+    });
+    compare(c, "top_of_windows", "window-1", top_of_windows_by_hand, |keyed| {
+        keyed.window(Windows::tumbling(minutes(60))).top_n(TOP, |n| score(*n)).sink(Nowhere);
+    });
+    compare(c, "top_of_tables", "table-1", top_of_tables_by_hand, |keyed| {
+        let groups = keyed.to_table().group_by(|_, n| key_of(*n, KEYS) % GROUPS);
+        groups.top_n(TOP, |n| score(*n)).changes().sink(Nowhere);
     });
 }
 

@@ -19,5 +19,6 @@ mod simulated;
 mod sips;
 mod support;
 mod tables;
+mod top_n;
 mod window_joins;
 mod windows;

@@ -8,6 +8,7 @@ mod joins;
 mod keyed;
 mod order;
 mod tables;
+mod top_n;
 mod windows;
 
 use rivermark_operators::Timestamp;
