@@ -33,13 +33,16 @@ mod assign;
 mod combine;
 mod late;
 mod reached;
+mod reduce;
 mod session;
 mod slices;
+mod top_n;
 
 pub use aggregate::{Aggregate, Count, Summand};
 pub(crate) use assign::{Shape, Slices};
 pub use assign::{Window, Windows};
 pub(crate) use late::{LateCount, LateRecords};
+pub(crate) use top_n::Ranking;
 
 use crate::error::{Error, Result};
 use crate::exchange::{self, Keyed};
