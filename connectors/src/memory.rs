@@ -88,13 +88,22 @@ impl<T: Clone> SourceReader<T> for FromVecReader<T> {
     }
 }
 
-/// A sink that keeps what is committed in memory. Clones share it; it outlives the job, but not the process.
+/// A sink that keeps what is committed in memory. Clones share it; it outlives the job, but not the process. One sink of a flow can collect into
+/// it: a second is refused when the job starts.
 pub struct Collect<T> {
     shared: Arc<Mutex<Shared<T>>>,
 }
 
+/// A sink of a flow and its version.
+struct Owner {
+    flow: (String, u64),
+    sink: String,
+}
+
 struct Shared<T> {
     generation: u64,
+    /// The sink that collects, and since which generation.
+    owner: Option<(Owner, u64)>,
     prepared: BTreeMap<u64, Vec<T>>,
     next: u64,
     committed: Vec<T>,
@@ -121,6 +130,7 @@ impl<T> Default for Collect<T> {
     fn default() -> Self {
         let shared = Shared {
             generation: 0,
+            owner: None,
             prepared: BTreeMap::new(),
             next: 0,
             committed: Vec::new(),
@@ -158,6 +168,22 @@ impl<T: Send + 'static> Sink<T> for Collect<T> {
     }
 
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
+        let connector = &cx.connector;
+        let flow = (connector.flow.to_string(), connector.version);
+        let owner = Owner { flow, sink: connector.name.to_string() };
+        let mut shared = self.shared.lock();
+        match &shared.owner {
+            // What one of them throws away when it recovers may be the other's.
+            Some((other, since))
+                if *since == cx.generation && other.flow == owner.flow && other.sink != owner.sink =>
+            {
+                let other = &other.sink;
+                return Err(
+                    format!("sink `{other}` collects there already: give each its own `Collect`").into()
+                );
+            }
+            _ => shared.owner = Some((owner, cx.generation)),
+        }
         Ok(Box::new(CollectCommitter { collect: self.clone(), generation: cx.generation }))
     }
 }

@@ -10,10 +10,10 @@
 //! restored checkpoint's tokens committed, everything else that was prepared thrown away), then the writers are opened.
 
 pub use crate::batch::Batch;
-use crate::context::{OperatorMetrics, TaskContext, TokenPart};
+use crate::context::{BlameCell, OperatorMetrics, TaskContext, TokenPart};
 use crate::edge::{Operator, Signal};
 use crate::error::{BoxError, Error, Result};
-use crate::plan::Resources;
+use crate::plan::TaskBuilder;
 use crate::source::ConnectorContext;
 pub use rivermark_checkpoint::Epoch;
 use std::marker::PhantomData;
@@ -99,34 +99,39 @@ impl<T: 'static, S: Sink<T>> ErasedCommitter for CommitterOf<T, S> {
 
 /// Writes a stream to a sink's writer.
 pub(crate) struct Writing<W> {
-    pub(crate) name: Arc<str>,
-    pub(crate) writer: W,
-    pub(crate) metrics: Arc<OperatorMetrics>,
-    pub(crate) bytes: u64,
+    name: Arc<str>,
+    blame: BlameCell,
+    writer: W,
+    metrics: Arc<OperatorMetrics>,
+    bytes: u64,
 }
 
 impl<W> Writing<W> {
-    pub(crate) fn open<T, S: Sink<T, Writer = W>>(
-        name: Arc<str>,
-        flow: (&str, u64),
-        sink: &S,
-        worker: usize,
-        generation: u64,
-        resources: &Resources,
-        metrics: Arc<OperatorMetrics>,
-    ) -> Result<Self> {
-        let connector = ConnectorContext { flow: flow.0, version: flow.1, name: &name, resources };
-        let context = SinkContext { connector, worker, generation };
+    /// Opens the writer of the worker that is being built.
+    pub(crate) fn open<T, S: Sink<T, Writer = W>>(builder: &TaskBuilder<'_>, sink: &S) -> Result<Self> {
+        let (name, environment) = (builder.name(), builder.environment());
+        let connector = ConnectorContext {
+            flow: builder.flow(),
+            version: builder.version(),
+            name: &name,
+            resources: &environment.resources,
+        };
+        let worker = environment.worker;
+        let context = SinkContext { connector, worker, generation: environment.generation };
         let writer = sink
             .writer(&context)
             .map_err(|e| Error::sink(&name, format!("opening the writer of worker {worker}"), e))?;
-        Ok(Writing { name, writer, metrics, bytes: 0 })
+        Ok(Writing { blame: builder.blame(), metrics: builder.metrics(), name, writer, bytes: 0 })
     }
 }
 
 impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
     fn on_batch(&mut self, batch: &mut Batch<T>, _cx: &mut TaskContext<'_>) -> Result<()> {
+        // A panic of the writer is about one of these; which, only it could say.
+        let mut watch = self.blame.watch(&self.name);
+        batch.stamps().first().into_iter().for_each(|first| watch.at(first));
         let written = self.writer.write(batch);
+        drop(watch);
         written.map_err(|e| Error::sink(&self.name, "writing records", e))?;
         let bytes = self.writer.bytes();
         self.metrics.add_bytes(bytes - self.bytes);

@@ -169,16 +169,7 @@ impl<T: Send + 'static> Stream<T> {
         let spec = NodeSpec::new(label, NodeKind::Sink, vec![self.port], 0);
         let mut graph = self.graph.borrow_mut();
         let (node, _) = graph.add(spec, move |builder| {
-            let environment = builder.environment();
-            let writing = Writing::open(
-                builder.name(),
-                (builder.flow(), builder.version()),
-                &*writes,
-                environment.worker,
-                environment.generation,
-                &environment.resources,
-                builder.metrics(),
-            )?;
+            let writing = Writing::open(builder, &*writes)?;
             builder.add_end();
             builder.attach::<T>(0, writing);
             Ok(())
