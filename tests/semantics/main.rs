@@ -14,10 +14,13 @@ mod lateness;
 mod model;
 mod operators;
 mod partitions;
+mod replay;
 mod simulated;
 #[path = "../common/sips.rs"]
 mod sips;
 mod support;
 mod tables;
+#[path = "../common/vocabulary.rs"]
+mod vocabulary;
 mod window_joins;
 mod windows;
