@@ -90,8 +90,8 @@ pub use rivermark_engine::{
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{
-    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key,
-    KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
+    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Keep,
+    Key, KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
     Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed,
     WindowedStream, Windows, days, hours, millis, minutes, secs,
 };

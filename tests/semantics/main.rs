@@ -10,6 +10,7 @@ mod durability;
 mod ends;
 mod extremes;
 mod geometry;
+mod keyed;
 mod lateness;
 mod model;
 mod operators;
@@ -20,6 +21,7 @@ mod simulated;
 mod sips;
 mod support;
 mod tables;
+mod top_n;
 #[path = "../common/vocabulary.rs"]
 mod vocabulary;
 mod window_joins;

@@ -4,9 +4,9 @@ use super::Inputs;
 use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::{
-    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, KeyedStream, ProcessFunction,
-    Reducing, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Upsert, Value, WindowJoin,
-    WindowedStream, Windows, millis,
+    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream,
+    ProcessFunction, Reducing, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Upsert, Value,
+    WindowJoin, WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -43,6 +43,21 @@ pub const CASES: &[Case] = &[
         it.show(records);
         it.show(dead);
     }),
+    // By key, in event-time order.
+    case("reduce", &["KeyedStream::reduce"], |it| {
+        it.show(
+            keyed(it, 0).reduce(|total, record| *total = (record.0, record.1, total.2 * 3 % 101 + record.2)),
+        );
+    }),
+    case("distinct", &["KeyedStream::distinct"], |it| {
+        it.show(it.timed(0).key_by(|record| (record.0, record.2)).distinct());
+    }),
+    case("deduplicate, first", &["KeyedStream::deduplicate"], |it| {
+        it.show(keyed(it, 0).deduplicate(Keep::First, millis(30)));
+    }),
+    case("deduplicate, last", &["KeyedStream::deduplicate"], |it| {
+        it.show(keyed(it, 0).deduplicate(Keep::Last, millis(30)));
+    }),
     // Windows.
     case(
         "count",
@@ -62,6 +77,15 @@ pub const CASES: &[Case] = &[
         it.show(tumbling(it).fold(0, |sum, record| *sum += record.2 * record.2, |sum, other| *sum += other));
     }),
     case("aggregate", &["WindowedStream::aggregate"], |it| it.show(tumbling(it).aggregate(Values))),
+    case("reduce of windows", &["WindowedStream::reduce"], |it| {
+        it.show(tumbling(it).reduce(|greatest, record| *greatest = (*greatest).max(*record)));
+    }),
+    case("top-n of windows", &["WindowedStream::top_n"], |it| {
+        it.show(tumbling(it).top_n(3, |record| record.2))
+    }),
+    case("top-n of windows' rows", &["Stream::top_n"], |it| {
+        it.show(tumbling(it).sum(|record| record.2).top_n(2, |_, sum| *sum));
+    }),
     case("sliding windows", &[], |it| {
         it.show(keyed(it, 0).window(Windows::sliding(millis(60), millis(20))).aggregate(Values));
     }),
@@ -144,6 +168,9 @@ pub const CASES: &[Case] = &[
     }),
     case("aggregate of groups", &["GroupedTable::aggregate"], |it| {
         it.show(table(it, 0).group_by(|_, value| value % 3).aggregate(Values).changes());
+    }),
+    case("top-n of groups", &["GroupedTable::top_n"], |it| {
+        it.show(table(it, 0).group_by(|_, value| value % 3).top_n(2, |value| *value).changes());
     }),
     case("table join, inner", &["TableJoin::inner"], |it| {
         it.show(table(it, 0).join(table(it, 1)).inner(|_, a, b| (*a, *b)).changes());
