@@ -15,11 +15,14 @@ mod lateness;
 mod model;
 mod operators;
 mod partitions;
+mod replay;
 mod simulated;
 #[path = "../common/sips.rs"]
 mod sips;
 mod support;
 mod tables;
 mod top_n;
+#[path = "../common/vocabulary.rs"]
+mod vocabulary;
 mod window_joins;
 mod windows;
