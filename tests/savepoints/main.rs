@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod crashes;
+mod evolution;
 mod running;
 mod support;
