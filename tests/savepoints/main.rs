@@ -3,5 +3,6 @@
 
 mod crashes;
 mod evolution;
+mod golden;
 mod running;
 mod support;
