@@ -85,15 +85,15 @@
 pub use rivermark_connectors as connectors;
 pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
-    Savepoint, StartFrom, StateBackend, Status,
+    Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
 pub use rivermark_log as log;
-pub use rivermark_operators::process::{Context, ProcessFunction, Side};
+pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};
 pub use rivermark_operators::{
     Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Keep,
-    Key, KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
-    Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed,
-    WindowedStream, Windows, days, hours, millis, minutes, secs,
+    Key, KeyedStream, Late, List, Map, Migrations, Reducing, Result, Retractable, StateValue, Stream,
+    StreamTableJoin, Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window,
+    WindowJoin, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{join, process, sink, source, table, testing, window};
 

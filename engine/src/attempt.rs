@@ -50,7 +50,11 @@ fn is_final(error: &Error) -> bool {
     match error {
         Error::Flow { .. } => true,
         Error::State { source, .. } => {
-            matches!(source.downcast_ref(), Some(StateError::Layout { .. } | StateError::Schema { .. }))
+            use StateError::{Gone, Layout, Schema, Undeclared, Version};
+            matches!(
+                source.downcast_ref(),
+                Some(Gone { .. } | Layout { .. } | Schema { .. } | Undeclared { .. } | Version { .. })
+            )
         }
         _ => false,
     }

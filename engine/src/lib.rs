@@ -37,5 +37,5 @@ pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
-pub use rivermark_state::DEFAULT_KEY_GROUPS;
+pub use rivermark_state::{DEFAULT_KEY_GROUPS, StateDescription, StateKind};
 pub use savepoint::{Savepoint, StartFrom};

@@ -3,6 +3,7 @@
 use rivermark_checkpoint::store::{LocalStore, MemoryStore};
 use rivermark_checkpoint::{Checkpoints, Epoch, Manifest, Place, RestoreFrom, SavepointError, Store};
 use rivermark_operators::{Error, Result, Timestamp};
+use rivermark_state::StateDescription;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,16 +118,34 @@ impl Savepoint {
         self.manifest().operators.keys().map(String::as_str).collect()
     }
 
+    /// The states that it holds of an operator, by name, kind, types and version: those of a function's handles, and those that operators keep
+    /// besides. Empty for an operator that has no state in it. Reads nothing but the record.
+    ///
+    /// # Errors
+    /// The record was not written by this engine, or by one of another format.
+    pub fn states(&self, operator: &str) -> Result<Vec<StateDescription>> {
+        let mut states: Vec<StateDescription> = Vec::new();
+        for task in self.manifest().operators.get(operator).into_iter().flatten() {
+            let of_task = rivermark_state::states_of(operator, &task.meta.0)
+                .map_err(|e| Error::state(operator, format!("reading savepoint {self}"), e))?;
+            let new = of_task.into_iter().filter(|state| !states.contains(state));
+            states.extend(new.collect::<Vec<_>>());
+        }
+        Ok(states)
+    }
+
     /// The size of its state files in bytes.
     pub fn state_bytes(&self) -> u64 {
         self.manifest().files().map(|file| file.content.bytes).sum()
     }
 
-    /// Reads every file and compares it with the checksum in the record. Costs about a second a gigabyte.
+    /// Reads every file and compares it with the checksum in the record, and sees that each operator's state says what it is. Costs about a
+    /// second a gigabyte.
     ///
     /// # Errors
-    /// A file is missing or damaged; the error names it.
+    /// A file is missing or damaged, or state is of a format that this program does not read; the error names it.
     pub fn verify(&self) -> Result<()> {
+        self.operators().into_iter().try_for_each(|operator| self.states(operator).map(|_| ()))?;
         self.inner.verify().map_err(|e| failed(format!("verifying savepoint {self}"), e))
     }
 

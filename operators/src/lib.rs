@@ -42,7 +42,7 @@ pub use error::{Blame, BoxError, Error, Result};
 pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
-pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};
+pub use rivermark_state::{Key, List, Map, Migrations, Reducing, StateValue, Value};
 pub use source::DeadLetter;
 pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};

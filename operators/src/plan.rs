@@ -58,6 +58,9 @@ type Build = dyn Fn(&mut TaskBuilder<'_>) -> Result<()> + Send + Sync;
 pub struct Node {
     /// The operator's name: unique in the flow, and what its state is found by after a restart.
     pub name: Arc<str>,
+    /// What sort of operator it is: what its name begins with as long as the user has not given it one.
+    label: &'static str,
+    is_named: bool,
     /// What it is.
     pub kind: NodeKind,
     /// Where its inputs come from, by index of the node.
@@ -73,6 +76,21 @@ pub struct Node {
     build: Box<Build>,
     pub(crate) source: Option<Arc<dyn ErasedSource>>,
     pub(crate) committer: Option<Arc<dyn ErasedCommitter>>,
+}
+
+impl Node {
+    /// What its name begins with, if the user has not given it one: then a number follows, its place among the operators of the sort.
+    pub fn unnamed(&self) -> Option<&'static str> {
+        (!self.is_named).then_some(self.label)
+    }
+}
+
+/// State that a flow does not want any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Dropped {
+    pub(crate) operator: String,
+    /// One of its states; all of it if none.
+    pub(crate) state: Option<String>,
 }
 
 /// What a new node is, before it has a name and a place.
@@ -113,6 +131,7 @@ pub(crate) struct Graph {
     port_nodes: Vec<usize>,
     labels: HashMap<&'static str, usize>,
     exchanges: u32,
+    dropped: Vec<Dropped>,
 }
 
 impl Graph {
@@ -133,6 +152,8 @@ impl Graph {
             || (!upstream.is_empty() && upstream.iter().all(|&node| self.nodes[node].event_time));
         self.nodes.push(Node {
             name: format!("{}-{count}", spec.label).into(),
+            label: spec.label,
+            is_named: false,
             kind: spec.kind,
             upstream,
             event_time,
@@ -214,6 +235,38 @@ impl Graph {
 
     pub(crate) fn rename(&mut self, node: usize, name: &str) {
         self.nodes[node].name = name.into();
+        self.nodes[node].is_named = true;
+    }
+
+    pub(crate) fn drop_state(&mut self, dropped: Dropped) {
+        self.dropped.push(dropped);
+    }
+
+    /// Whether what is dropped is the flow's to drop.
+    fn check_dropped(&self) -> Result<(), String> {
+        for Dropped { operator, state } in &self.dropped {
+            let node = self.nodes.iter().find(|node| *node.name == **operator);
+            match (node, state) {
+                (None, Some(state)) => {
+                    return Err(format!(
+                        "state `{state}` of `{operator}` is to be dropped, and there is no such operator"
+                    ));
+                }
+                (Some(_), None) => {
+                    return Err(format!(
+                        "operator `{operator}` is to be dropped, and the flow has it: give it another name"
+                    ));
+                }
+                // Only functions open states that a user names.
+                (Some(node), Some(state)) if !node.has_sides => {
+                    return Err(format!(
+                        "state `{state}` of `{operator}` is to be dropped, which is no function with state"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn node_of(&self, port: usize) -> usize {
@@ -270,7 +323,9 @@ impl Graph {
                 )));
             }
         }
-        Ok(Plan { flow, version, nodes: self.nodes, ports: self.ports, exchanges: self.exchanges })
+        self.check_dropped().map_err(problem)?;
+        let Graph { nodes, ports, exchanges, dropped, .. } = self;
+        Ok(Plan { flow, version, nodes, ports, exchanges, dropped })
     }
 }
 
@@ -281,9 +336,15 @@ pub struct Plan {
     nodes: Vec<Node>,
     ports: Vec<Port>,
     exchanges: u32,
+    dropped: Vec<Dropped>,
 }
 
 impl Plan {
+    /// Whether the flow wants nothing more of an operator that it had.
+    pub fn drops_operator(&self, name: &str) -> bool {
+        self.dropped.iter().any(|dropped| dropped.operator == name && dropped.state.is_none())
+    }
+
     /// The flow's name.
     pub fn flow(&self) -> &str {
         &self.flow
@@ -536,6 +597,13 @@ impl<'a> TaskBuilder<'a> {
     /// The flow's name.
     pub(crate) fn flow(&self) -> &str {
         &self.plan.flow
+    }
+
+    /// The states of the node being built that the flow drops.
+    pub(crate) fn dropped_states(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let (plan, node) = (self.plan, self.node);
+        let of_node = plan.dropped.iter().filter(move |dropped| *dropped.operator == *plan.nodes[node].name);
+        of_node.filter_map(|dropped| dropped.state.as_deref())
     }
 
     /// The flow's version.

@@ -73,7 +73,7 @@ pub enum StateError {
     /// The name is used with another kind or other types than before.
     #[error(
         "operator {operator}, state {state}: it is {found_kind} of {found_schema}, but the program opens it as {kind} of {schema}; \
-         use another name or migrate it"
+         use another name, or count its version on and give a migration"
     )]
     Schema {
         /// The operator's uid.
@@ -88,6 +88,44 @@ pub enum StateError {
         found_kind: StateKind,
         /// The types it has.
         found_schema: String,
+    },
+    /// The state was stored under another version of its schema, and nothing leads from there to the version that the program has.
+    #[error(
+        "operator {operator}, state {state}: it is stored as version {found}, and the program has version {version}: {problem}"
+    )]
+    Version {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The state's name.
+        state: Arc<str>,
+        /// The version that the program has.
+        version: u32,
+        /// The version that is stored.
+        found: u32,
+        /// What is missing or wrong, and what to do.
+        problem: String,
+    },
+    /// States are stored that the program does not have any more.
+    #[error(
+        "operator {operator}: its state holds {states}, which the program does not declare; declare them, or drop each by name with \
+         `flow.drop_state(\"{operator}\", ..)`"
+    )]
+    Gone {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// Their names.
+        states: String,
+    },
+    /// A state is opened after the start that was not declared then.
+    #[error(
+        "operator {operator}, state {state}: it is used and was not declared; name it in the function's `states`, where its version is \
+         checked before any record is processed"
+    )]
+    Undeclared {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The state's name.
+        state: Arc<str>,
     },
     /// The rows are laid out otherwise than the program expects.
     #[error(

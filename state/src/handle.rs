@@ -7,6 +7,9 @@
 //! const LAST: List<String> = List::new("last");
 //! const BEST: Reducing<u64> = Reducing::new("best");
 //! assert_eq!(CLICKS.name(), "clicks");
+//! // After its type has changed:
+//! const CLICKS_NOW: Value<(u64, String)> = Value::new("clicks").version(2);
+//! assert_eq!(CLICKS_NOW.schema_version(), 2);
 //! ```
 
 use std::fmt;
@@ -59,13 +62,26 @@ macro_rules! handle {
         $(#[$doc])*
         pub struct $name<$($type),+> {
             name: &'static str,
+            version: u32,
             types: PhantomData<fn() -> ($($type,)+)>,
         }
 
         impl<$($type),+> $name<$($type),+> {
             /// A handle of this name, which must be unique within its operator and stay the same over releases.
             pub const fn new(name: &'static str) -> Self {
-                Self { name, types: PhantomData }
+                Self { name, version: 1, types: PhantomData }
+            }
+
+            /// Says which version of its schema the state has now. The first is 1; whoever changes what the type holds, in a way that
+            /// changes how serde writes it, counts one on and gives a [migration](crate::Migrations) from the version before.
+            #[must_use]
+            pub const fn version(self, version: u32) -> Self {
+                Self { version, ..self }
+            }
+
+            /// Which version of its schema the state has.
+            pub const fn schema_version(&self) -> u32 {
+                self.version
             }
 
             /// The state's name.

@@ -26,6 +26,7 @@ mod handle;
 mod hash;
 mod key;
 mod limits;
+mod migrate;
 mod schema;
 mod scope;
 pub mod snapshot;
@@ -42,9 +43,10 @@ pub use handle::{List, Map, Reducing, StateKind, Value};
 pub use hash::{StableHasher, hash_key};
 pub use key::{DEFAULT_KEY_GROUPS, Key, KeyArg, KeyGroup, KeyGroupRange, key_group, range_of, worker_of};
 pub use limits::Limits;
+pub use migrate::Migrations;
 pub use snapshot::{
     FileRole, HeldFile, RestoreFile, RestorePart, RestoreSource, SharedBytes, Snapshot, SnapshotFile,
-    SnapshotSource,
+    SnapshotSource, StateDescription, states_of,
 };
 pub use store::{KeyedStore, StoreSpec, TableId, WARM_CHUNK};
 pub use table::list::ListTable;

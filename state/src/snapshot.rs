@@ -193,7 +193,7 @@ impl Snapshot {
 }
 
 /// The version of [`Meta`].
-pub(crate) const META_VERSION: u32 = 2;
+pub(crate) const META_VERSION: u32 = 3;
 
 /// What a snapshot says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -215,6 +215,8 @@ pub(crate) struct TableMeta {
     pub name: String,
     pub kind: StateKind,
     pub schema: String,
+    /// The version of the handle.
+    pub schema_version: u32,
     /// Bytes of a row before its key group.
     pub namespace_width: u16,
     /// A table's own counter (a list's next sequence number).
@@ -226,4 +228,33 @@ impl TableMeta {
     pub fn is_called(&self, name: &str, kind: StateKind) -> bool {
         self.name == name && self.kind.has_handle() == kind.has_handle()
     }
+}
+
+/// One of the states that a snapshot holds, as its description has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDescription {
+    /// Its name.
+    pub name: String,
+    /// What kind of state it is.
+    pub kind: StateKind,
+    /// The types of its keys and values.
+    pub schema: String,
+    /// The version of its schema.
+    pub version: u32,
+}
+
+/// The states that the snapshot of `operator` holds whose description ([`Snapshot::meta`]) this is, in the order in which they were opened: those
+/// of handles, and those that operators keep besides. Reads no file.
+///
+/// # Errors
+/// It is no such description, or one of another format.
+pub fn states_of(operator: &str, meta: &[u8]) -> Result<Vec<StateDescription>> {
+    let meta = restore::decode_meta(&operator.into(), meta)?;
+    let describe = |table: TableMeta| StateDescription {
+        name: table.name,
+        kind: table.kind,
+        schema: table.schema,
+        version: table.schema_version,
+    };
+    Ok(meta.tables.into_iter().map(describe).collect())
 }

@@ -1,5 +1,7 @@
 //! One task's state: its tables, its backend, its snapshots.
 
+mod opening;
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
@@ -8,16 +10,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::opening::{Asked, MayOpen, of_handle};
 use crate::backend::Backends;
-use crate::budget::{Account, MemoryBudget};
+use crate::budget::MemoryBudget;
 use crate::codec::{self, StateValue};
 use crate::delta::DeltaWriter;
 use crate::error::{Result, StateError};
 use crate::handle::{List, Map, Reducing, StateKind, Value};
 use crate::key::{DEFAULT_KEY_GROUPS, Key, KeyGroupRange};
 use crate::limits::Limits;
-use crate::schema::{schema, schema_of};
-use crate::scope::{Cold, Scope, SharedCold};
+use crate::migrate::Migrations;
+use crate::schema::schema_of;
+use crate::scope::{Cold, SharedCold};
 use crate::snapshot::chain::Chain;
 use crate::snapshot::restore::{Restored, restore};
 use crate::snapshot::{META_VERSION, Meta, RestorePart, Snapshot, TableMeta};
@@ -105,6 +109,9 @@ pub struct KeyedStore {
     restored: Restored,
     cold: SharedCold,
     chain: Chain,
+    /// By the name of the state.
+    migrations: Vec<(&'static str, Migrations)>,
+    may_open: MayOpen,
 }
 
 impl KeyedStore {
@@ -137,6 +144,8 @@ impl KeyedStore {
             restored: restoration.restored,
             cold: Arc::new(Mutex::new(cold)),
             chain,
+            migrations: Vec::new(),
+            may_open: MayOpen::Any,
             spec,
         })
     }
@@ -184,9 +193,9 @@ impl KeyedStore {
         &mut self,
         handle: Value<V>,
     ) -> Result<TableId<ValueTable<K, V>>> {
-        self.open_table(handle.name(), StateKind::Value, schema2::<K, V>(), 0, |scope, _| {
-            ValueTable::open(scope)
-        })
+        let keys = vec![schema_of::<K>()];
+        let asked = of_handle::<V>(handle.name(), StateKind::Value, handle.schema_version(), keys);
+        self.open_table::<_, V>(asked, |scope, _| ValueTable::open(scope))
     }
 
     /// The table of a reducing handle.
@@ -197,9 +206,9 @@ impl KeyedStore {
         &mut self,
         handle: Reducing<V>,
     ) -> Result<TableId<ValueTable<K, V>>> {
-        self.open_table(handle.name(), StateKind::Reducing, schema2::<K, V>(), 0, |scope, _| {
-            ValueTable::open(scope)
-        })
+        let keys = vec![schema_of::<K>()];
+        let asked = of_handle::<V>(handle.name(), StateKind::Reducing, handle.schema_version(), keys);
+        self.open_table::<_, V>(asked, |scope, _| ValueTable::open(scope))
     }
 
     /// The table of a list handle.
@@ -207,7 +216,9 @@ impl KeyedStore {
     /// # Errors
     /// As [`value_table`](Self::value_table).
     pub fn list_table<K: Key, V: StateValue>(&mut self, handle: List<V>) -> Result<TableId<ListTable<K, V>>> {
-        self.open_table(handle.name(), StateKind::List, schema2::<K, V>(), 0, ListTable::open)
+        let keys = vec![schema_of::<K>()];
+        let asked = of_handle::<V>(handle.name(), StateKind::List, handle.schema_version(), keys);
+        self.open_table::<_, V>(asked, ListTable::open)
     }
 
     /// The table of a map handle.
@@ -218,8 +229,9 @@ impl KeyedStore {
         &mut self,
         handle: Map<MK, V>,
     ) -> Result<TableId<MapTable<K, MK, V>>> {
-        let schema = schema(&[schema_of::<K>(), schema_of::<MK>(), schema_of::<V>()]);
-        self.open_table(handle.name(), StateKind::Map, schema, 0, |scope, _| MapTable::open(scope))
+        let keys = vec![schema_of::<K>(), schema_of::<MK>()];
+        let asked = of_handle::<V>(handle.name(), StateKind::Map, handle.schema_version(), keys);
+        self.open_table::<_, V>(asked, |scope, _| MapTable::open(scope))
     }
 
     /// The window table of this name. Names of windows and timers are an operator's own: a handle of the same name is another state.
@@ -230,8 +242,9 @@ impl KeyedStore {
         &mut self,
         name: &str,
     ) -> Result<TableId<WindowTable<N, K, A>>> {
-        let schema = schema(&[schema_of::<N>(), schema_of::<K>(), schema_of::<A>()]);
-        self.open_table(name, StateKind::Window, schema, N::WIDTH, |scope, _| WindowTable::open(scope))
+        let keys = vec![schema_of::<N>(), schema_of::<K>()];
+        let asked = Asked { width: N::WIDTH, ..of_handle::<A>(name, StateKind::Window, 1, keys) };
+        self.open_table::<_, A>(asked, |scope, _| WindowTable::open(scope))
     }
 
     /// The timers of this name.
@@ -239,7 +252,8 @@ impl KeyedStore {
     /// # Errors
     /// As [`value_table`](Self::value_table).
     pub fn timers<K: Key>(&mut self, name: &'static str) -> Result<TableId<Timers<K>>> {
-        self.open_table(name, StateKind::Timers, schema_of::<K>(), TIME_WIDTH, |scope, _| Timers::open(scope))
+        let asked = Asked { width: TIME_WIDTH, ..of_handle::<K>(name, StateKind::Timers, 1, Vec::new()) };
+        self.open_table::<_, K>(asked, |scope, _| Timers::open(scope))
     }
 
     /// The table of an id: a bounds check and a comparison of types.
@@ -319,59 +333,6 @@ impl KeyedStore {
         let index = open(self)?.index;
         self.resolved.push(Resolved { name: name.as_ptr(), length: name.len(), table, index });
         Ok(index)
-    }
-
-    fn open_table<T: ErasedTable>(
-        &mut self,
-        name: &str,
-        kind: StateKind,
-        schema: String,
-        width: usize,
-        open: impl FnOnce(Scope, u64) -> Result<T>,
-    ) -> Result<TableId<T>> {
-        let meta = self.declare(name, kind, schema, width)?;
-        let existing = self.tables.iter().position(|table| table.scope().id == meta.id);
-        if let Some(index) = existing {
-            return Ok(TableId { index: index as u16, table: PhantomData });
-        }
-        let scope = Scope {
-            id: meta.id,
-            operator: self.operator.clone(),
-            state: meta.name.as_str().into(),
-            schema: meta.schema.clone(),
-            groups: self.spec.groups,
-            range: self.spec.range,
-            evict_batch: self.spec.limits.evict_batch,
-            account: Account::new(self.spec.budget.clone()),
-            cold: self.cold.clone(),
-        };
-        let mut table = open(scope, meta.counter)?;
-        self.restored.replay(&meta, &mut |op| table.restore(op))?;
-        self.tables.push(Box::new(table));
-        self.types.push(TypeId::of::<T>());
-        Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
-    }
-
-    /// The directory entry of a table, new if the name is.
-    fn declare(&mut self, name: &str, kind: StateKind, schema: String, width: usize) -> Result<TableMeta> {
-        if let Some(known) = self.known.iter().find(|known| known.is_called(name, kind)) {
-            if known.kind != kind || known.schema != schema {
-                return Err(StateError::Schema {
-                    operator: self.operator.clone(),
-                    state: name.into(),
-                    kind,
-                    schema,
-                    found_kind: known.kind,
-                    found_schema: known.schema.clone(),
-                });
-            }
-            return Ok(known.clone());
-        }
-        let id = self.known.iter().map(|known| known.id + 1).max().unwrap_or(0);
-        let meta =
-            TableMeta { id, name: name.to_owned(), kind, schema, namespace_width: width as u16, counter: 0 };
-        self.known.push(meta.clone());
-        Ok(meta)
     }
 
     /// The state as of now. Costs what changed since the last call, but for a rebase (see [`snapshot`](crate::snapshot)).
@@ -537,10 +498,6 @@ impl fmt::Debug for KeyedStore {
             .field("memory", &self.memory())
             .finish_non_exhaustive()
     }
-}
-
-fn schema2<K, V>() -> String {
-    schema(&[schema_of::<K>(), schema_of::<V>()])
 }
 
 /// The ids that a part's tables have in this store.

@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod crashes;
+mod evolution;
+mod golden;
 mod running;
 mod support;

@@ -97,6 +97,7 @@ pub fn options(workers: usize, backend: StateBackend) -> Options {
     Options::new()
         .workers(workers)
         .state_backend(backend)
+        .state_budget(1 << 20)
         .checkpoint_every(millis(10))
         .checkpoints_kept(1)
         .restart(Restart::Never)

@@ -11,7 +11,7 @@
 use super::Either;
 use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::Context;
+use crate::process::{Context, States};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
 use crate::window::Late;
@@ -89,6 +89,10 @@ impl<B: StateValue> Newest<B> {
 
 impl<K: Key, B: StateValue> Remembers<K, B> for Newest<B> {
     type Row = B;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::VERSION);
+    }
 
     fn take<Out>(&self, version: B, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError> {
         let since = cx.time().millis();

@@ -7,7 +7,7 @@
 
 use super::Either;
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
 use rivermark_state::{Key, StateValue, Value};
@@ -18,6 +18,9 @@ use std::sync::Arc;
 pub(super) trait Remembers<K: Key, C>: Clone + Send + Sync + 'static {
     /// What a record is joined with.
     type Row: StateValue;
+
+    /// Which states it has.
+    fn states(&self, states: &mut States<'_, K>);
 
     /// Takes a record of the other stream.
     fn take<Out>(&self, record: C, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError>;
@@ -71,6 +74,11 @@ where
     J: Fn(&K, A, Option<&M::Row>) -> Option<R> + Send + Sync + 'static,
 {
     type Out = R;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::WAITING);
+        self.memory.states(states);
+    }
 
     fn on_record(
         &mut self,

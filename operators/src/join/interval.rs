@@ -11,7 +11,7 @@
 
 use super::{Either, Pair};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction, Side as SideOutput, UseLate};
+use crate::process::{Context, ProcessFunction, Side as SideOutput, States, UseLate};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
 use crate::window::Late;
@@ -211,6 +211,11 @@ where
     J: Fn(&K, Pair<'_, A, B>) -> Option<R> + Send + Sync + 'static,
 {
     type Out = R;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::LEFT);
+        states.has(Self::RIGHT);
+    }
 
     fn on_record(
         &mut self,

@@ -11,7 +11,7 @@
 use super::Either;
 use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::Context;
+use crate::process::{Context, States};
 use crate::stream::{KeyedStream, Stream};
 use crate::table::{Change, Table};
 use crate::time::Timestamp;
@@ -101,6 +101,10 @@ impl<B: StateValue> Rows<B> {
 
 impl<K: Key, B: StateValue> Remembers<K, Change<B>> for Rows<B> {
     type Row = B;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::ROW);
+    }
 
     fn take<Out>(&self, change: Change<B>, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError> {
         match change.into_after() {

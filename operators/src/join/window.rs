@@ -14,7 +14,7 @@
 
 use super::{Either, Pair};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction, Side, UseLate};
+use crate::process::{Context, ProcessFunction, Side, States, UseLate};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::{Timestamp, span_millis};
 use crate::window::{Late, Shape, Slices, Window, Windows};
@@ -225,6 +225,11 @@ where
     J: Fn(&K, Window, Pair<'_, A, B>) -> Option<R> + Send + Sync + 'static,
 {
     type Out = R;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::LEFT);
+        states.has(Self::RIGHT);
+    }
 
     fn on_record(
         &mut self,

@@ -16,11 +16,13 @@ mod order;
 mod running;
 mod side;
 mod state;
+mod states;
 
 pub(crate) use order::{EventTimeOrder, UseLate};
 pub use side::Side;
 pub(crate) use side::{SidePort, Sides};
 pub use state::{ListState, MapState, ReducingState, StateHandle, ValueState};
+pub use states::States;
 
 use crate::batch::{Origin, Stamp};
 use crate::edge::Output;
@@ -33,6 +35,17 @@ use rivermark_state::{Key, KeyedStore, TableId, Timers};
 pub trait ProcessFunction<K: Key, V>: Clone + Send + Sync + 'static {
     /// What it emits.
     type Out: Send + 'static;
+
+    /// Says which states the function has, and how older versions of them become the present ones.
+    ///
+    /// It is asked once on every worker, before any record is processed, and what does not fit the checkpoint is an error then: a state of
+    /// another type, a version to which no migration leads, a state that the checkpoint has and the function has not (unless the flow drops
+    /// it, [`Flow::drop_state`](crate::Flow::drop_state)). A function that names one state names all it uses.
+    ///
+    /// Default: it does not say ([`States::on_first_use`]).
+    fn states(&self, states: &mut States<'_, K>) {
+        states.on_first_use();
+    }
 
     /// Takes a record. An error stops the job and names the record.
     fn on_record(&mut self, key: &K, record: V, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError>;

@@ -1,7 +1,7 @@
 //! The operator that runs a [`ProcessFunction`].
 
 use super::order::Waiting;
-use super::{Context, ProcessFunction, Sides};
+use super::{Context, ProcessFunction, Sides, States};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
 use crate::edge::{Operator, Output, Signal};
@@ -42,6 +42,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
                 let waiting = waiting.map_err(processing.core.failed("opening the records that wait"))?;
                 processing.order = Some(Ordering { waiting, late });
             }
+            processing.core.open_states::<V>(builder)?;
             builder.attach::<Keyed<K, V>>(0, processing);
             Ok(())
         });
@@ -86,6 +87,20 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, P, Out> {
         let name = Arc::clone(&self.name);
         move |e| Error::state(&name, attempt, e)
+    }
+
+    /// Opens the states that the function says it has.
+    fn open_states<V>(&mut self, builder: &TaskBuilder<'_>) -> Result<()>
+    where
+        P: ProcessFunction<K, V, Out = Out>,
+    {
+        let mut states = States::new(&mut self.store);
+        self.function.states(&mut states);
+        states.finish(builder.dropped_states()).map_err(|e| {
+            let attempt =
+                format!("opening its state in flow `{}`, version {}", builder.flow(), builder.version());
+            Error::state(&self.name, attempt, e)
+        })
     }
 
     /// Calls the function on a record at the operator's watermark.

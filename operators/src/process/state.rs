@@ -10,6 +10,15 @@ pub trait StateHandle<K: Key> {
     /// Access to the state of one key.
     type State<'a>;
 
+    /// The state's name.
+    fn name(&self) -> &'static str;
+
+    /// Opens the state, from what was restored of it.
+    ///
+    /// # Errors
+    /// What was restored does not fit the handle.
+    fn open(self, store: &mut KeyedStore) -> Result<(), StateError>;
+
     /// The state of `key`.
     fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> Self::State<'a>;
 }
@@ -60,6 +69,14 @@ impl<'a, K: Key, T: StateValue> ValueState<'a, K, T> {
 impl<K: Key, T: StateValue> StateHandle<K> for Value<T> {
     type State<'a> = ValueState<'a, K, T>;
 
+    fn name(&self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn open(self, store: &mut KeyedStore) -> Result<(), StateError> {
+        store.value_table::<K, T>(self).map(|_| ())
+    }
+
     fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ValueState<'a, K, T> {
         ValueState { table: store.value(self), hash, key }
     }
@@ -94,6 +111,14 @@ impl<'a, K: Key, T: StateValue> ReducingState<'a, K, T> {
 impl<K: Key, T: StateValue> StateHandle<K> for Reducing<T> {
     type State<'a> = ReducingState<'a, K, T>;
 
+    fn name(&self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn open(self, store: &mut KeyedStore) -> Result<(), StateError> {
+        store.reducing_table::<K, T>(self).map(|_| ())
+    }
+
     fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ReducingState<'a, K, T> {
         ReducingState { table: store.reducing(self), hash, key }
     }
@@ -126,6 +151,14 @@ impl<'a, K: Key, T: StateValue> ListState<'a, K, T> {
 
 impl<K: Key, T: StateValue> StateHandle<K> for List<T> {
     type State<'a> = ListState<'a, K, T>;
+
+    fn name(&self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn open(self, store: &mut KeyedStore) -> Result<(), StateError> {
+        store.list_table::<K, T>(self).map(|_| ())
+    }
 
     fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> ListState<'a, K, T> {
         ListState { table: store.list(self), hash, key }
@@ -172,6 +205,14 @@ impl<'a, K: Key, M: Key, T: StateValue> MapState<'a, K, M, T> {
 
 impl<K: Key, M: Key, T: StateValue> StateHandle<K> for Map<M, T> {
     type State<'a> = MapState<'a, K, M, T>;
+
+    fn name(&self) -> &'static str {
+        Self::name(self)
+    }
+
+    fn open(self, store: &mut KeyedStore) -> Result<(), StateError> {
+        store.map_table::<K, M, T>(self).map(|_| ())
+    }
 
     fn of<'a>(self, store: &'a mut KeyedStore, hash: u64, key: &'a K) -> MapState<'a, K, M, T> {
         MapState { table: store.map(self), hash, key }

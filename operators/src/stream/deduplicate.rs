@@ -9,7 +9,7 @@
 
 use super::{KeyedStream, Stream};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::time::{Timestamp, span_millis};
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
@@ -79,6 +79,10 @@ const OPEN: Value<()> = Value::new("open");
 impl<K: Key, V: Send + 'static> ProcessFunction<K, V> for First<V> {
     type Out = V;
 
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(OPEN);
+    }
+
     fn on_record(&mut self, _key: &K, record: V, cx: &mut Context<'_, K, V>) -> Result<(), BoxError> {
         let mut is_first = false;
         cx.state(OPEN).update(|| is_first = true, |()| ())?;
@@ -113,6 +117,10 @@ impl<V: StateValue> Last<V> {
 
 impl<K: Key, V: StateValue> ProcessFunction<K, V> for Last<V> {
     type Out = V;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::LAST);
+    }
 
     fn on_record(&mut self, _key: &K, record: V, cx: &mut Context<'_, K, V>) -> Result<(), BoxError> {
         let replaced = cx.state(Self::LAST).take()?;

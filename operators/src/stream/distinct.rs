@@ -2,7 +2,7 @@
 
 use super::{KeyedStream, Stream};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
 
@@ -46,6 +46,10 @@ const SEEN: Value<()> = Value::new("seen");
 
 impl<K: Key, V: Send + 'static> ProcessFunction<K, V> for Distinct<V> {
     type Out = V;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(SEEN);
+    }
 
     fn on_record(&mut self, _key: &K, record: V, cx: &mut Context<'_, K, V>) -> Result<(), BoxError> {
         let mut is_first = false;

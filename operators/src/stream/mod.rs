@@ -14,7 +14,7 @@ pub use deduplicate::Keep;
 pub use key_by::KeyedStream;
 
 use crate::error::Result;
-use crate::plan::{Graph, NodeKind, NodeSpec, Plan, TaskBuilder};
+use crate::plan::{Dropped, Graph, NodeKind, NodeSpec, Plan, TaskBuilder};
 use crate::process::Side;
 use crate::sink::{CommitterOf, Sink, Writing};
 use crate::source::{DeadLetter, Reading, Source};
@@ -48,6 +48,22 @@ impl Flow {
     /// The flow's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Says that the state `state` of the function named `operator` is not wanted any more: what a checkpoint has of it is removed at the next
+    /// start. Without this, a state that the function does not declare any more is an error then, so that none is lost by mistake. Where no
+    /// checkpoint has it, it changes nothing, so it may stay in the program.
+    ///
+    /// An operator that the flow does not have, or a state that it declares, is an error.
+    pub fn drop_state(&self, operator: impl Into<String>, state: impl Into<String>) {
+        let dropped = Dropped { operator: operator.into(), state: Some(state.into()) };
+        self.graph.borrow_mut().drop_state(dropped);
+    }
+
+    /// Says that the operator named `operator`, which the flow does not have any more, left no state that is wanted. Without this, a checkpoint
+    /// with state of an operator that the flow does not have is an error. It goes for keyed state; what a source or a sink left is never dropped.
+    pub fn drop_operator(&self, operator: impl Into<String>) {
+        self.graph.borrow_mut().drop_state(Dropped { operator: operator.into(), state: None });
     }
 
     /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is.

@@ -5,7 +5,7 @@
 
 use super::{KeyedStream, Stream};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use rivermark_state::{Key, Reducing, StateValue};
 use std::marker::PhantomData;
 
@@ -57,6 +57,10 @@ impl<K: Key, V: StateValue, F: Fn(&mut V, V) + Clone + Send + Sync + 'static> Pr
     for Rolling<F, V>
 {
     type Out = V;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::TOTAL);
+    }
 
     fn on_record(&mut self, _key: &K, record: V, cx: &mut Context<'_, K, V>) -> Result<(), BoxError> {
         cx.state(Self::TOTAL).add(record, &self.reduce)?;

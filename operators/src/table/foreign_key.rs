@@ -13,7 +13,7 @@ use super::{Change, Table, keyed};
 use crate::error::BoxError;
 use crate::exchange::Keyed;
 use crate::join::Either;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::KeyedStream;
 use crate::time::Timestamp;
 use rivermark_state::{Key, Map, StateValue, Value};
@@ -133,6 +133,13 @@ where
 {
     type Out = Keyed<K, Step<R>>;
 
+    fn states(&self, states: &mut States<'_, F>) {
+        states.has(Self::LEFT);
+        states.has(Self::LEFT_BEFORE);
+        states.has(Self::RIGHT);
+        states.has(Self::RIGHT_BEFORE);
+    }
+
     fn on_record(
         &mut self,
         _key: &F,
@@ -222,6 +229,10 @@ impl<R: StateValue> Gathering<R> {
 
 impl<K: Key, R: StateValue> ProcessFunction<K, Step<R>> for Gathering<R> {
     type Out = Keyed<K, Change<R>>;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::ROW);
+    }
 
     fn on_record(
         &mut self,

@@ -7,7 +7,7 @@
 use super::{Change, Table, keyed};
 use crate::error::BoxError;
 use crate::exchange::Keyed;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::KeyedStream;
 use crate::time::Timestamp;
 use crate::window::Summand;
@@ -160,6 +160,10 @@ impl<A: Retractable<V>, V: StateValue> Aggregating<A, V> {
 
 impl<G: Key, V: StateValue, A: Retractable<V>> ProcessFunction<G, Change<V>> for Aggregating<A, V> {
     type Out = Keyed<G, Change<A::Out>>;
+
+    fn states(&self, states: &mut States<'_, G>) {
+        states.has(Self::GROUP);
+    }
 
     fn on_record(
         &mut self,

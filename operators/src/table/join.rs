@@ -10,7 +10,7 @@ use super::{Change, Table, keyed};
 use crate::error::BoxError;
 use crate::exchange::Keyed;
 use crate::join::Either;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::KeyedStream;
 use crate::time::Timestamp;
 use rivermark_state::{Key, StateValue, Value};
@@ -129,6 +129,10 @@ where
     J: Fn(&K, Option<&A>, Option<&B>) -> Option<R> + Send + Sync + 'static,
 {
     type Out = Keyed<K, Change<R>>;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::ROWS);
+    }
 
     fn on_record(
         &mut self,

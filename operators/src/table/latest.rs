@@ -5,7 +5,7 @@
 use super::{Change, Table, Upsert, keyed};
 use crate::error::BoxError;
 use crate::exchange::Keyed;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::{KeyedStream, Stream};
 use rivermark_state::{Key, StateValue, Value};
 
@@ -47,6 +47,10 @@ impl<I, V: StateValue> Latest<I, V> {
 
 impl<K: Key, I: StateValue, V: StateValue> ProcessFunction<K, I> for Latest<I, V> {
     type Out = Keyed<K, Change<V>>;
+
+    fn states(&self, states: &mut States<'_, K>) {
+        states.has(Self::ROW);
+    }
 
     fn on_record(&mut self, key: &K, record: I, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError> {
         let (before, after) = (cx.state(Self::ROW).take()?, (self.read)(record));

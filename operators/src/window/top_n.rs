@@ -6,7 +6,7 @@
 
 use super::{Aggregate, Window, Windowed, WindowedStream};
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction};
+use crate::process::{Context, ProcessFunction, States};
 use crate::stream::Stream;
 use crate::time::Timestamp;
 use rivermark_state::{Key, StateValue, Value, encode_into};
@@ -193,6 +193,10 @@ where
     F: Fn(&(K, R)) -> S + Clone + Send + Sync + 'static,
 {
     type Out = (Window, Vec<(K, R)>);
+
+    fn states(&self, states: &mut States<'_, Window>) {
+        states.has(Self::ROWS);
+    }
 
     fn on_record(
         &mut self,

@@ -55,11 +55,21 @@ impl Restored {
             return Ok(());
         }
         self.visit(table, apply)?;
-        self.unopened.retain(|&id| id != table.id);
+        self.forget(table.id);
+        Ok(())
+    }
+
+    /// Whether a table of this id was restored and has not been opened.
+    pub fn is_unopened(&self, id: u16) -> bool {
+        self.unopened.contains(&id)
+    }
+
+    /// Lets go of a table that is dropped.
+    pub fn forget(&mut self, id: u16) {
+        self.unopened.retain(|&unopened| unopened != id);
         if self.unopened.is_empty() {
             self.deltas = Vec::new();
         }
-        Ok(())
     }
 
     /// Copies the operations on tables that nobody opened.
@@ -138,7 +148,8 @@ pub(crate) fn restore(
     Ok(Restoration { backend, tables, layout, restored, chain: None })
 }
 
-fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
+/// What a snapshot says about itself, if it is of this format.
+pub(super) fn decode_meta(operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
     let mismatch = |reason: String| StateError::Mismatch { operator: operator.clone(), reason };
     let (version, _): (u32, usize) = codec::decode_prefix(bytes)
         .map_err(|error| mismatch(format!("the snapshot's description: {error}")))?;
@@ -147,13 +158,17 @@ fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta
             "the snapshot is of format {version}, this program reads {META_VERSION}"
         )));
     }
-    let meta: Meta =
-        codec::decode(bytes).map_err(|error| mismatch(format!("the snapshot's description: {error}")))?;
+    codec::decode(bytes).map_err(|error| mismatch(format!("the snapshot's description: {error}")))
+}
+
+fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
+    let meta = decode_meta(operator, bytes)?;
     if meta.groups != spec.groups {
-        return Err(mismatch(format!(
+        let reason = format!(
             "the snapshot has {} key groups and the flow {}; the number is fixed for a flow's life",
             meta.groups, spec.groups
-        )));
+        );
+        return Err(StateError::Mismatch { operator: operator.clone(), reason });
     }
     Ok(meta)
 }
@@ -208,6 +223,15 @@ fn union<'a>(operator: &Arc<str>, metas: impl Iterator<Item = &'a Meta>) -> Resu
     let mut tables: Vec<TableMeta> = Vec::new();
     for table in metas.flat_map(|meta| &meta.tables) {
         match tables.iter_mut().find(|known| known.is_called(&table.name, table.kind)) {
+            Some(known) if known.schema_version != table.schema_version => {
+                return Err(StateError::Mismatch {
+                    operator: operator.clone(),
+                    reason: format!(
+                        "two snapshots differ in the version of state {}: {} and {}",
+                        table.name, known.schema_version, table.schema_version
+                    ),
+                });
+            }
             Some(known) if known.kind != table.kind || known.schema != table.schema => {
                 return Err(StateError::Schema {
                     operator: operator.clone(),

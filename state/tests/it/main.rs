@@ -3,6 +3,7 @@
 
 mod backend;
 mod budget;
+mod evolution;
 mod failures;
 mod model;
 mod snapshots;
