@@ -64,7 +64,7 @@ fn main() -> Result<(), BoxError> {
 
     let flow = Flow::new("silence");
     flow.source(LogSource::<Departure>::topic("departures").until_end())
-        .event_time(|flight| Timestamp::from_secs(flight.dep_ts), Watermarks::monotonous())
+        .event_time(Departure::departed, Watermarks::monotonous())
         .key_by(|flight| flight.origin.clone())
         .process(Silence)
         .sink(LogSink::topic("silence"));

@@ -91,8 +91,8 @@ pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side};
 pub use rivermark_operators::{AfterMatch, Match, Pattern, PatternStream};
 pub use rivermark_operators::{
-    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Key,
-    KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
+    Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Keep,
+    Key, KeyedStream, Late, List, Map, Reducing, Result, Retractable, StateValue, Stream, StreamTableJoin,
     Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed,
     WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
@@ -103,6 +103,15 @@ pub mod simulation {
     pub use rivermark_engine::simulation::*;
 }
 
+// Only in the documentation, where every name of its last column has to lead somewhere.
+#[cfg(doc)]
+#[doc = include_str!("../docs/from-flink-and-kafka-streams.md")]
+pub mod from_flink_and_kafka_streams {}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing-your-flow.md")]
+struct TestingYourFlow;

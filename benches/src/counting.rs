@@ -8,10 +8,10 @@ const COUNT: Value<u64> = Value::new("count");
 #[derive(Clone)]
 pub struct Counting;
 
-impl ProcessFunction<u64, u64> for Counting {
+impl<V: Send + 'static> ProcessFunction<u64, V> for Counting {
     type Out = ();
 
-    fn on_record(&mut self, _key: &u64, _record: u64, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
+    fn on_record(&mut self, _key: &u64, _record: V, cx: &mut Context<'_, u64, ()>) -> Result<(), BoxError> {
         cx.state(COUNT).update(|| 0, |count| *count += 1)
     }
 }

@@ -55,3 +55,14 @@ pub fn records_in(job: &Job, operator: &str) -> u64 {
 pub fn wait_for(job: &Job, operator: &str, records: u64) {
     assert!(job.wait_until(|job| records_in(job, operator) >= records), "{:?}", job.status());
 }
+
+/// The most memory that this process ever had, in bytes.
+///
+/// # Panics
+/// Elsewhere than on Linux.
+pub fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux's /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    kibibytes << 10
+}

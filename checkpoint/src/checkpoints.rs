@@ -11,6 +11,7 @@ mod error;
 mod scan;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,6 +159,27 @@ impl Checkpoints {
         let mut scan = self.scan(None)?;
         scan.read_all(self)?;
         Ok(scan.newest().is_none())
+    }
+
+    /// Reads the newest checkpoint that is intact, if there is one, without claiming anything.
+    ///
+    /// # Errors
+    /// All that there are are damaged, or the store failed.
+    pub fn newest(&self) -> Result<Option<Manifest>, Error> {
+        let mut scan = self.scan(None)?;
+        let found = scan.find(self, RestoreFrom::LatestValid)?;
+        Ok(found.map(|(_, manifest)| manifest))
+    }
+
+    /// The versions of this flow that are in the store, in order. Costs listing all that is kept of them.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn versions(&self) -> Result<BTreeSet<u64>, Error> {
+        let prefix = format!("{}/", self.flow.name);
+        let listed = self.store.list(&prefix)?;
+        let version = |name: &str| name.strip_prefix(&prefix)?.split('/').next()?.parse().ok();
+        Ok(listed.iter().filter_map(|listed| version(&listed.name)).collect())
     }
 
     /// Reads the checkpoint of `epoch` without claiming anything, for queries and inspection.

@@ -7,6 +7,7 @@
 //! Nothing is remembered from one attempt to the next but what the store says.
 
 use crate::channels::{Channels, Wake};
+use crate::earlier::Earlier;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{JobShared, LastSavepoint};
 use crate::parts::{self, Uploaded};
@@ -81,6 +82,8 @@ pub(crate) struct Attempt {
     writer: Option<Arc<Writer>>,
     generation: Generation,
     partitions: Arc<Partitions>,
+    /// For partitions that are read from their beginning.
+    earlier: Earlier,
     /// Where to begin each partition, until it has been assigned.
     positions: HashMap<u16, Vec<u8>>,
     committers: HashMap<Arc<str>, Box<dyn Committer>>,
@@ -158,6 +161,7 @@ impl Attempt {
             writer: None,
             generation: Generation::default(),
             partitions: Arc::default(),
+            earlier: Earlier::default(),
             positions: HashMap::new(),
             committers: HashMap::new(),
             commands: Vec::new(),
@@ -464,7 +468,12 @@ impl Attempt {
                 wake: self.wakes[index].clone(),
             });
         }
+        self.earlier = match checkpoint {
+            Some(_) => Earlier::default(),
+            None => Earlier::read(&self.environment)?,
+        };
         self.discover()?;
+        self.partitions.set_known();
         for partition in self.partitions.all() {
             if self.positions.contains_key(&partition.index) {
                 self.assign(partition);
@@ -507,9 +516,9 @@ impl Attempt {
                     continue;
                 }
                 environment.check_partitions(self.partitions.all().len() + 1)?;
-                let operators = HashMap::new();
+                let earlier = self.earlier.take(name, partition.number, &partition.name);
                 let entry =
-                    self.partitions.add(Arc::clone(name), partition.number, partition.name, operators);
+                    self.partitions.add_new(Arc::clone(name), partition.number, partition.name, earlier);
                 self.assign(entry);
             }
         }

@@ -175,4 +175,8 @@ impl Transport for Channels {
         }
         self.waiting[exchange] += 1;
     }
+
+    fn wake_all(&mut self) {
+        self.to_wake.iter_mut().enumerate().for_each(|(worker, wake)| *wake |= worker != self.me);
+    }
 }

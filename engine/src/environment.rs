@@ -142,6 +142,11 @@ impl Environment {
         self.workers.min(usize::from(self.options.key_groups))
     }
 
+    /// Where checkpoints are kept.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     pub(crate) fn open_checkpoints(&self) -> Result<Checkpoints> {
         Checkpoints::new(Arc::clone(&self.store), self.flow_id())
             .map_err(|e| self.error("opening its checkpoints", e))

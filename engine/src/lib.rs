@@ -8,6 +8,7 @@
 //! | `worker` | one shard of every operator, as a machine that steps |
 //! | `inlet`, `channels` | the exchange between workers |
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
+//! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
 //! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried |
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
@@ -20,6 +21,7 @@
 mod attempt;
 mod channels;
 mod directory;
+mod earlier;
 mod engine;
 mod environment;
 mod inlet;

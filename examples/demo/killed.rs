@@ -1,11 +1,11 @@
 //! The same flow in processes that are killed while they work.
 
 use crate::flights::kill::{Progress, run_and_kill, run_slowly, run_to_end};
+use crate::flights::table::{grouped, heading, say, table};
 use crate::flights::throttle::{Allowance, Throttled};
 use crate::flights::{self, Departure};
 use crate::flow::{DEPARTURES, Output, Version, delays};
 use crate::results::Results;
-use crate::table::{grouped, heading, say, table};
 use rivermark::connectors::LogSource;
 use rivermark::{BoxError, Engine};
 use std::path::Path;

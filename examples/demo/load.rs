@@ -1,8 +1,8 @@
 //! The departures' way into the log.
 
+use crate::flights::table::{bytes, facts, grouped, heading, table};
 use crate::flights::{self, Departure, ORIGINS};
 use crate::flow::DEPARTURES;
-use crate::table::{bytes, facts, grouped, heading, table};
 use indicatif::{ProgressBar, ProgressStyle};
 use rivermark::{BoxError, Engine};
 use std::time::Instant;

@@ -6,6 +6,7 @@
 //! 2. A flow computes delays by airport and scheduled hour, into a topic and into CSV files ([`pipeline`]).
 //! 3. The same flow runs in processes that are killed again and again, and gives the same bytes ([`killed`]).
 //! 4. A corrected version is replayed from offset zero, beside the first one's output ([`replay`]).
+//! 5. The flights are joined with weather, arrivals and schedule, and drawn on a page ([`joins`]).
 //!
 //! Every result is compared with answers that were computed elsewhere; a difference ends the program with an error.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
@@ -13,12 +14,12 @@
 #[path = "../flights/mod.rs"]
 mod flights;
 mod flow;
+mod joins;
 mod killed;
 mod load;
 mod pipeline;
 mod replay;
 mod results;
-mod table;
 
 use flow::Output;
 use rivermark::{BoxError, Engine, Options, millis};
@@ -42,7 +43,8 @@ fn run(directory: &Path) -> Result<(), BoxError> {
     // A data directory belongs to one process at a time: now to the ones that are killed.
     drop(engine);
     let engine = killed::run(directory, &results)?;
-    replay::run(&engine, &departures, (&first, &results), &second)
+    replay::run(&engine, &departures, (&first, &results), &second)?;
+    joins::run(&engine)
 }
 
 fn main() -> ExitCode {

@@ -1,9 +1,9 @@
 //! The flow as it runs when nothing happens to it.
 
+use crate::flights::table::{bytes, facts, grouped, heading, millis, say, table};
 use crate::flights::{Departure, HourlyDelays};
 use crate::flow::{DEPARTURES, Output, Version, delays};
 use crate::results::{Results, expected};
-use crate::table::{bytes, facts, grouped, heading, millis, say, table};
 use rivermark::connectors::LogSource;
 use rivermark::{BoxError, Engine, Metrics, Timestamp};
 

@@ -1,10 +1,10 @@
 //! A corrected version reads the log again from offset zero, beside the output of the first.
 
+use crate::flights::table::{grouped, heading, say, table};
 use crate::flights::{Departure, HourlyDelays};
 use crate::flow::{Output, Version};
 use crate::pipeline;
 use crate::results::Results;
-use crate::table::{grouped, heading, say, table};
 use rivermark::{BoxError, Engine, Timestamp};
 
 /// Runs version 2 and shows what it changes.

@@ -2,11 +2,16 @@
 
 #![allow(dead_code, reason = "each example uses its own part of this module")]
 
+pub mod cancellations;
 pub mod kill;
+pub mod picture;
+pub mod routes;
+pub mod table;
 pub mod throttle;
+pub mod weather;
 
 use rivermark::log::{Compression, Isolation, Log, Position, RecordBatch, TopicOptions};
-use rivermark::{BoxError, Timestamp, Windowed};
+use rivermark::{BoxError, Timestamp, Windowed, Windows, days};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -41,40 +46,24 @@ impl Departure {
         Timestamp::from_secs(self.sched_dep)
     }
 
+    pub fn departed(&self) -> Timestamp {
+        Timestamp::from_secs(self.dep_ts)
+    }
+
     /// Its partition, where there is one for each origin.
     pub fn partition(&self) -> u32 {
-        ORIGINS.iter().position(|origin| *origin == self.origin).map_or(0, |at| at as u32)
+        origin_partition(&self.origin)
     }
 }
 
-/// A flight as it was planned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scheduled {
-    pub flight_id: u32,
-    /// When it should leave, in seconds since 1970: the order of the file, and the event time.
-    pub sched_dep: i64,
-    pub origin: String,
+/// The partition of an airport, where there is one for each.
+pub fn origin_partition(origin: &str) -> u32 {
+    ORIGINS.iter().position(|other| *other == origin).map_or(0, |at| at as u32)
 }
 
-/// An hourly observation at an airport.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Weather {
-    /// When it was made, in seconds since 1970: the order of the file, and the event time.
-    pub obs_ts: i64,
-    pub origin: String,
-    /// How far one could see, in miles.
-    pub visib_mi: f64,
-}
-
-/// A flight that has reached its gate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Arrival {
-    /// When it arrived, in seconds since 1970: the order of the file, and the event time.
-    pub arr_ts: i64,
-    pub flight_id: u32,
-    pub origin: String,
-    pub dest: String,
-    pub arr_delay_min: i64,
+/// One window for all of it, which closes when everything is read: from 1970 to 2024.
+pub fn whole_year() -> Windows {
+    Windows::tumbling(days(20_000))
 }
 
 /// What the delay pipeline keeps for an origin and an hour.
@@ -222,6 +211,25 @@ pub fn read<T: DeserializeOwned>(log: &Log, topic: &str) -> Result<Vec<T>, BoxEr
                 rows.push(serde_json::from_slice(record.value.unwrap_or_default())?);
             }
         }
+    }
+    Ok(rows)
+}
+
+/// The rows of a topic, in order, if they are those of a file of expected answers.
+///
+/// # Errors
+/// With the first row that is not.
+pub fn as_expected<T>(log: &Log, topic: &str, file: &str) -> Result<Vec<T>, BoxError>
+where
+    T: DeserializeOwned + Ord + std::fmt::Debug,
+{
+    let (mut rows, expected): (Vec<T>, Vec<T>) = (read(log, topic)?, expected(file)?);
+    rows.sort();
+    if let Some((row, expected)) = rows.iter().zip(&expected).find(|(row, expected)| row != expected) {
+        return Err(format!("a row of {topic} is {row:?} and should be {expected:?}").into());
+    }
+    if rows.len() != expected.len() {
+        return Err(format!("{topic} has {} rows and should have {}", rows.len(), expected.len()).into());
     }
     Ok(rows)
 }

@@ -31,6 +31,9 @@ pub enum Payload {
 pub trait Transport {
     /// Sends to the worker `to` of an exchange, in order.
     fn send(&mut self, exchange: ExchangeId, to: usize, payload: Payload);
+
+    /// Lets every worker have a step: something that all can see has changed. Default: nothing, for where there is one worker.
+    fn wake_all(&mut self) {}
 }
 
 /// Everything the operators of one task call may use.

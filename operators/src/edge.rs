@@ -1,6 +1,6 @@
 //! What flows along an edge of the plan, and who takes it.
 //!
-//! The grammar of an edge is `(Batch | Watermark | Idle | Vacant | Active | Partition | Barrier)* End`. Within a task an edge is a direct
+//! The grammar of an edge is `(Batch | Watermark | Idle | Active | Partition | Barrier)* End`. Within a task an edge is a direct
 //! call: an operator owns what is downstream of it and pushes a batch at a time, so a chain costs one virtual call a batch and queues
 //! nothing. [`Output`] asserts on every edge, always, that nothing follows an end and that watermarks rise: it costs a comparison a batch.
 
@@ -16,11 +16,10 @@ use std::sync::Arc;
 pub enum Signal {
     /// No record with a lower time follows, except late ones.
     Watermark(Timestamp),
-    /// Nothing will come for a while: hold nothing back because of this edge.
+    /// Nothing will come for a while: hold nothing back because of this edge. Behind `event_time` nobody says so: it passes on the
+    /// time of partitions that are not silent.
     Idle,
-    /// There is no partition to tell of, so that this edge counts as if it had ended, as long as it is not active.
-    Vacant,
-    /// The end of [`Signal::Idle`] and [`Signal::Vacant`].
+    /// The end of [`Signal::Idle`].
     Active,
     /// A source partition upstream changed. Stays within the task that reads it.
     Partition(PartitionChange),

@@ -209,7 +209,7 @@ impl<T: Send + 'static> Operator<T> for Router<T> {
             Signal::Watermark(to) => self.watermark = Some(to),
             // Partitions are the business of the task that reads them.
             Signal::Partition(_) => {}
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Barrier(_) | Signal::End => {
+            Signal::Idle | Signal::Active | Signal::Barrier(_) | Signal::End => {
                 self.send_all(cx);
                 self.broadcast(signal, cx);
             }

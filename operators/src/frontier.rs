@@ -1,12 +1,12 @@
 //! The combined watermark of several inputs, as pure bookkeeping.
 //!
-//! 1. Each input has a watermark, which only rises, and is active, idle, vacant (it has no partition to tell of) or ended.
+//! 1. Each input has a watermark, which only rises, and is active, idle or ended.
 //! 2. The combined watermark is the minimum over active inputs; it only rises. The others hold nothing back; an input
 //!    that comes back active below the combined watermark does not pull it down (its records may be late).
 //! 3. When none is active but some are idle, the combination is idle, and its watermark is the greatest that any of the idle ones reached:
 //!    none holds another back any more, whichever fell silent first. Those that have ended do not count: they would end time for inputs
 //!    that are merely silent.
-//! 4. When all that are not vacant have ended it is `Timestamp::MAX`, and where all are vacant the combination is.
+//! 4. When all have ended it is `Timestamp::MAX`.
 //! 5. An input whose watermark is `Timestamp::MAX` has ended, though its `End` comes only with the end of the job.
 //!
 //! Rules 1 to 3 are those of Flink's status-aware watermark valve; the number of inputs is small (workers or partitions), so the
@@ -19,7 +19,6 @@ use crate::time::Timestamp;
 enum Status {
     Active,
     Idle,
-    Vacant,
     Ended,
 }
 
@@ -38,8 +37,6 @@ pub enum Moved {
     Watermark(Timestamp),
     /// No input is active now, and some are idle; before that the combined watermark may have risen.
     Idle(Option<Timestamp>),
-    /// All inputs are vacant.
-    Vacant,
     /// The first of them is active again; then the combined watermark may have risen.
     Active(Option<Timestamp>),
 }
@@ -51,7 +48,6 @@ impl Moved {
             Moved::Nothing => (None, None, None),
             Moved::Watermark(to) => (Some(to), None, None),
             Moved::Idle(risen) => (risen, Some(Signal::Idle), None),
-            Moved::Vacant => (None, Some(Signal::Vacant), None),
             Moved::Active(risen) => (None, Some(Signal::Active), risen),
         };
         let watermark = |to: Option<Timestamp>| to.map(Signal::Watermark);
@@ -59,30 +55,20 @@ impl Moved {
     }
 }
 
-/// Combines the watermarks of a fixed or growing number of inputs.
+/// Combines the watermarks of a fixed number of inputs.
 #[derive(Clone, Debug)]
 pub struct Frontier {
     inputs: Vec<Input>,
     combined: Option<Timestamp>,
     /// What the inputs come to together.
     status: Status,
-    /// An input was added since the watermarks were last combined.
-    grown: bool,
 }
 
 impl Frontier {
     /// A frontier over `inputs` inputs, all active and without a watermark.
     pub fn new(inputs: usize) -> Self {
         let input = Input { watermark: Timestamp::MIN, status: Status::Active };
-        Frontier { inputs: vec![input; inputs], combined: None, status: Status::Active, grown: false }
-    }
-
-    /// Adds an input whose watermark starts at `watermark`, and returns its index. The combination takes note of it only when some
-    /// input moves next, so that inputs can be added one by one without the first ones speaking for all.
-    pub fn add(&mut self, watermark: Timestamp) -> usize {
-        self.inputs.push(Input { watermark, status: Status::Active });
-        self.grown = true;
-        self.inputs.len() - 1
+        Frontier { inputs: vec![input; inputs], combined: None, status: Status::Active }
     }
 
     /// The combined watermark.
@@ -95,7 +81,6 @@ impl Frontier {
         match signal {
             Signal::Watermark(to) => self.advance(input, to),
             Signal::Idle => self.idle(input),
-            Signal::Vacant => self.vacant(input),
             Signal::Active => self.active(input),
             Signal::End => self.end(input),
             Signal::Partition(_) | Signal::Barrier(_) => Moved::Nothing,
@@ -111,7 +96,7 @@ impl Frontier {
         if watermark <= slot.watermark {
             return Moved::Nothing;
         }
-        let held = self.grown || slot.watermark <= self.combined.unwrap_or(Timestamp::MIN);
+        let held = slot.watermark <= self.combined.unwrap_or(Timestamp::MIN);
         slot.watermark = watermark;
         if held && slot.status == Status::Active { self.settle() } else { Moved::Nothing }
     }
@@ -119,11 +104,6 @@ impl Frontier {
     /// Input `input` will be silent for a while and holds nothing back.
     pub fn idle(&mut self, input: usize) -> Moved {
         self.set_status(input, Status::Idle)
-    }
-
-    /// Input `input` has no partition to tell of, until it becomes active.
-    pub fn vacant(&mut self, input: usize) -> Moved {
-        self.set_status(input, Status::Vacant)
     }
 
     /// Input `input` has spoken again.
@@ -150,9 +130,8 @@ impl Frontier {
         let (before, now) = (self.status, self.together());
         self.status = now;
         match (before, now) {
-            (Status::Active | Status::Vacant, Status::Idle) => Moved::Idle(self.rise()),
-            (Status::Active | Status::Idle, Status::Vacant) => Moved::Vacant,
-            (Status::Idle | Status::Vacant, Status::Active) => Moved::Active(self.rise()),
+            (Status::Active, Status::Idle) => Moved::Idle(self.rise()),
+            (Status::Idle, Status::Active) => Moved::Active(self.rise()),
             _ => self.rise().map_or(Moved::Nothing, Moved::Watermark),
         }
     }
@@ -160,19 +139,16 @@ impl Frontier {
     /// What the inputs come to together.
     fn together(&self) -> Status {
         let any = |status| self.inputs.iter().any(|input| input.status == status);
-        let of_weight = [Status::Active, Status::Idle, Status::Ended];
-        of_weight.into_iter().find(|status| any(*status)).unwrap_or(Status::Vacant)
+        [Status::Active, Status::Idle].into_iter().find(|status| any(*status)).unwrap_or(Status::Ended)
     }
 
     /// Combines the watermarks anew; answers the result if it is higher than before.
     fn rise(&mut self) -> Option<Timestamp> {
-        self.grown = false;
         let of = |status| self.inputs.iter().filter(move |i| i.status == status).map(|i| i.watermark);
         let lowest = match self.status {
             Status::Active => of(Status::Active).min(),
             Status::Idle => of(Status::Idle).max(),
             Status::Ended => Some(Timestamp::MAX),
-            Status::Vacant => None,
         };
         let risen = lowest.filter(|lowest| *lowest > self.watermark());
         self.combined = risen.or(self.combined);
@@ -251,34 +227,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_vacant_input_counts_for_nothing_until_it_is_active() {
-        let mut frontier = Frontier::new(2);
-        assert_eq!(frontier.advance(0, t(10)), Moved::Nothing);
-        assert_eq!(frontier.vacant(1), Moved::Watermark(t(10)));
-        assert_eq!(frontier.idle(0), Moved::Idle(None));
-        assert_eq!(frontier.active(1), Moved::Active(None));
-        assert_eq!(frontier.vacant(1), Moved::Idle(None));
-        assert_eq!(frontier.end(0), Moved::Watermark(Timestamp::MAX), "nothing but the vacant one is left");
-        let mut frontier = Frontier::new(2);
-        assert_eq!((frontier.vacant(0), frontier.vacant(1)), (Moved::Nothing, Moved::Vacant));
-        assert_eq!(frontier.active(0), Moved::Active(None));
-    }
-
     /// Every history of four moves over three inputs: the combined watermark never falls and never exceeds an active input's.
     #[test]
     fn every_short_history_keeps_the_promise() {
-        let moves = 3 * 7;
+        let moves = 3 * 6;
         for history in 0..(moves as usize).pow(4) {
             let (mut frontier, mut code, mut before) = (Frontier::new(3), history, Timestamp::MIN);
             for step in 0..4 {
-                let (input, what) = (code % 3, code / 3 % 7);
+                let (input, what) = (code % 3, code / 3 % 6);
                 code /= moves as usize;
                 match what {
                     0 => frontier.idle(input),
                     1 => frontier.active(input),
                     2 => frontier.end(input),
-                    3 => frontier.vacant(input),
                     rise => frontier.advance(input, t(step * 10 + rise as i64)),
                 };
                 assert!(frontier.watermark() >= before);

@@ -19,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 pub mod batch;
+mod clocks;
 pub mod context;
 pub mod edge;
 mod error;
@@ -46,7 +47,7 @@ pub use pattern::{AfterMatch, Match, Pattern, PatternStream};
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Reducing, StateValue, Value};
 pub use source::DeadLetter;
-pub use stream::{Flow, KeyedStream, Stream};
+pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
 pub use watermark::{WatermarkGenerator, Watermarks};

@@ -3,6 +3,7 @@
 //! Shared by all workers. A stamp names a partition by its index here, so an index is given once and kept for the flow's
 //! life (the checkpoint carries the table): the order of records by (time, partition, offset) must not change across restarts.
 
+use crate::clocks::Clocks;
 use crate::time::Timestamp;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub struct PartitionEntry {
     ended: AtomicBool,
     max_drift: AtomicI64,
     restored: HashMap<String, Vec<u8>>,
+    earlier: HashMap<String, Vec<u8>>,
 }
 
 impl PartitionEntry {
@@ -62,16 +64,25 @@ impl PartitionEntry {
     pub(crate) fn restored(&self, operator: &str) -> Option<&[u8]> {
         self.restored.get(operator).map(Vec::as_slice)
     }
+
+    /// What it had saved for this partition in the last checkpoint of an earlier version of the flow, for a version that begins anew.
+    pub(crate) fn earlier(&self, operator: &str) -> Option<&[u8]> {
+        self.earlier.get(operator).map(Vec::as_slice)
+    }
 }
 
 /// The table; see the module's page.
 #[derive(Debug, Default)]
 pub struct Partitions {
     entries: RwLock<Vec<Arc<PartitionEntry>>>,
+    /// All that are there at the start have been added.
+    known: AtomicBool,
+    clocks: Clocks,
 }
 
 impl Partitions {
-    /// Adds a partition and returns it. Called by the engine, in the order that the checkpoint or the first start fixed.
+    /// Adds a partition and returns it. Called by the engine, in the order that the checkpoint or the first start fixed. `restored` is what
+    /// operators had saved for it.
     ///
     /// # Panics
     /// With more partitions than a stamp can name, [`crate::Origin::MAX_PARTITIONS`]; the engine checks before.
@@ -81,6 +92,32 @@ impl Partitions {
         number: u32,
         name: String,
         restored: HashMap<String, Vec<u8>>,
+    ) -> Arc<PartitionEntry> {
+        self.add_entry(source, number, name, restored, HashMap::new())
+    }
+
+    /// As [`Partitions::add`], for a partition that this version of the flow has not read yet. `earlier` is what operators of an earlier version
+    /// had saved for it: decisions to repeat.
+    ///
+    /// # Panics
+    /// As [`Partitions::add`].
+    pub fn add_new(
+        &self,
+        source: Arc<str>,
+        number: u32,
+        name: String,
+        earlier: HashMap<String, Vec<u8>>,
+    ) -> Arc<PartitionEntry> {
+        self.add_entry(source, number, name, HashMap::new(), earlier)
+    }
+
+    fn add_entry(
+        &self,
+        source: Arc<str>,
+        number: u32,
+        name: String,
+        restored: HashMap<String, Vec<u8>>,
+        earlier: HashMap<String, Vec<u8>>,
     ) -> Arc<PartitionEntry> {
         let mut entries = self.entries.write();
         let index = u16::try_from(entries.len()).expect("the engine checks the number of partitions");
@@ -94,9 +131,23 @@ impl Partitions {
             ended: AtomicBool::new(false),
             max_drift: AtomicI64::new(i64::MAX),
             restored,
+            earlier,
         });
         entries.push(Arc::clone(&entry));
         entry
+    }
+
+    /// Says that all partitions which are there at the start have been added. Until then no task speaks of time for others.
+    pub fn set_known(&self) {
+        self.known.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn are_known(&self) -> bool {
+        self.known.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// The partition of that index.

@@ -8,6 +8,7 @@
 //!
 //! A restart builds again from the same plan.
 
+use crate::clocks::TimeGroup;
 use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
 use crate::edge::{CloneBatch, Operator, Output, Signal};
 use crate::error::{Error, Result};
@@ -338,6 +339,48 @@ impl Plan {
         Ok(builder.tasks)
     }
 
+    /// The operators that tell time for streams which meet that of `node` somewhere, directly or by way of others, with the sources that
+    /// each reads.
+    fn time_group(&self, node: usize) -> TimeGroup {
+        let told: Vec<usize> =
+            (0..self.nodes.len()).filter(|&node| self.nodes[node].needs_partitions).collect();
+        let reach: Vec<HashSet<usize>> = told.iter().map(|&node| self.behind(node)).collect();
+        let mut met = self.behind(node);
+        let mut members = HashSet::from([node]);
+        while let Some(at) =
+            (0..told.len()).find(|&at| !members.contains(&told[at]) && !reach[at].is_disjoint(&met))
+        {
+            members.insert(told[at]);
+            met.extend(&reach[at]);
+        }
+        let in_order = told.into_iter().filter(|node| members.contains(node));
+        TimeGroup(in_order.map(|node| (Arc::clone(&self.nodes[node].name), self.sources_of(node))).collect())
+    }
+
+    /// The nodes that the time told by `from` reaches: all behind it, up to where time is told anew.
+    fn behind(&self, from: usize) -> HashSet<usize> {
+        let mut reached = HashSet::from([from]);
+        for (index, node) in self.nodes.iter().enumerate().skip(from + 1) {
+            if !node.needs_partitions && node.upstream.iter().any(|before| reached.contains(before)) {
+                reached.insert(index);
+            }
+        }
+        reached
+    }
+
+    /// The sources that records come to `node` from.
+    fn sources_of(&self, node: usize) -> Vec<Arc<str>> {
+        let (mut before, mut sources) = (vec![node], Vec::new());
+        while let Some(index) = before.pop() {
+            let node = &self.nodes[index];
+            if node.kind == NodeKind::Source {
+                sources.push(Arc::clone(&node.name));
+            }
+            before.extend(&node.upstream);
+        }
+        sources
+    }
+
     /// The exchanges that records go into from the node `from`, without another one in between.
     fn exchanges_behind(&self, from: usize) -> Vec<ExchangeId> {
         let mut reached = HashSet::from([from]);
@@ -486,6 +529,11 @@ impl<'a> TaskBuilder<'a> {
         let at = |times: &std::collections::BTreeMap<String, i64>| times.get(name).copied();
         let restored = at(self.environment.watermarks).filter(|millis| *millis != i64::MAX);
         restored.or(at(self.environment.ends)).map_or(Timestamp::MIN, Timestamp::from_millis)
+    }
+
+    /// The operators that tell time for streams which meet that of the node being built, which is one of them.
+    pub(crate) fn time_group(&self) -> TimeGroup {
+        self.plan.time_group(self.node)
     }
 
     /// Whether the records of the node being built carry event time.

@@ -148,7 +148,7 @@ impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
                 cx.parts.ends_reached += 1;
             }
             Signal::Watermark(watermark) => self.metrics.set_watermark(watermark),
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         Ok(())
     }

@@ -290,7 +290,6 @@ pub(crate) struct Reading<S: Source> {
     next: usize,
     batch: Batch<S::Item>,
     dead: Batch<DeadLetter>,
-    vacant: bool,
 }
 
 impl<S: Source> Reading<S> {
@@ -322,7 +321,6 @@ impl<S: Source> Reading<S> {
             next: 0,
             batch: Batch::new(),
             dead: Batch::new(),
-            vacant: false,
         }
     }
 
@@ -413,9 +411,6 @@ impl<S: Source> SourceTask for Reading<S> {
             .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
         let index = entry.index;
         self.open.push(OpenPartition { entry, reader, ended: false, idle: false, silent_since: None });
-        if std::mem::take(&mut self.vacant) {
-            self.signal(Signal::Active, cx)?;
-        }
         self.change(PartitionChange::Opened(index), cx)
     }
 
@@ -448,11 +443,6 @@ impl<S: Source> SourceTask for Reading<S> {
             if some {
                 return Ok(Progress::Ready);
             }
-        }
-        if self.open.is_empty() && !self.vacant {
-            // A worker without a partition of this source must not hold the others' event time back, nor its end.
-            self.vacant = true;
-            self.signal(Signal::Vacant, cx)?;
         }
         Ok(match (open, held) {
             (false, _) => Progress::Ended,

@@ -61,8 +61,10 @@ impl Watermarks {
 
     /// A partition without records for `silence` of processing time holds the others back no longer.
     ///
-    /// This makes what fires depend on the moment: a record that such a partition brings later, for a window that
-    /// fired without it, is late.
+    /// This makes what is late depend on the moment: when such a partition speaks again its watermark begins where the others are, so a record
+    /// that it brings for a window which fired without it is late. Where that happens it is written down with the checkpoints, and a
+    /// later version of the flow that replays the log repeats it, as far as the checkpoint that is the newest when the replay begins. Operators
+    /// are found by their names: where a version adds an `event_time`, give them [names](crate::Stream::named).
     pub fn idle_after(mut self, silence: Duration) -> Self {
         self.idle_after = Some(silence);
         self
@@ -83,7 +85,7 @@ impl Watermarks {
             Strategy::Bounded(bound) => Generator::Bounded(*bound),
             Strategy::Custom(make) => Generator::Custom(make()),
         };
-        PartitionWatermark { watermark: Timestamp::MIN, generator }
+        PartitionWatermark::new(generator)
     }
 }
 
@@ -93,15 +95,41 @@ enum Generator {
 }
 
 /// The watermark of one partition.
+///
+/// It is a function of the partition's records, but for *decisions*: that others did not wait for the partition while it was idle, or before it
+/// was found. A decision raises the watermark to where the others were. It matters to records below it alone, so it is written down, at the
+/// offset of the first such record, and a replay repeats it there. Where none comes before the records themselves have raised the watermark
+/// as far, it has changed nothing and is forgotten: as long as partitions are live when they are back, nothing is ever written down.
 pub(crate) struct PartitionWatermark {
     watermark: Timestamp,
     generator: Generator,
+    /// What it was raised to, as long as that may matter.
+    raised: Option<Timestamp>,
+    /// Offsets at which the watermark was raised, and to what, in order: behind `repeated` those to be repeated.
+    decisions: Vec<(u64, Timestamp)>,
+    repeated: usize,
+    /// The first offset at which there is something to do about decisions.
+    look_from: u64,
 }
 
 impl PartitionWatermark {
-    /// Takes a record's time; answers the watermark just before it.
+    fn new(generator: Generator) -> Self {
+        PartitionWatermark {
+            watermark: Timestamp::MIN,
+            generator,
+            raised: None,
+            decisions: Vec::new(),
+            repeated: 0,
+            look_from: u64::MAX,
+        }
+    }
+
+    /// Takes the time of the record at an offset; answers the watermark just before it.
     #[inline]
-    pub(crate) fn on_record(&mut self, time: Timestamp) -> Timestamp {
+    pub(crate) fn on_record(&mut self, offset: u64, time: Timestamp) -> Timestamp {
+        if offset >= self.look_from {
+            self.decide(offset, time);
+        }
         let before = self.watermark;
         let after = match &mut self.generator {
             Generator::Bounded(bound) => time.minus_millis(*bound),
@@ -112,31 +140,107 @@ impl PartitionWatermark {
         before
     }
 
+    /// Repeats the decisions whose place has come, and writes down the one that was taken if it matters to the record.
+    #[cold]
+    fn decide(&mut self, offset: u64, time: Timestamp) {
+        while let Some((at, to)) = self.decisions.get(self.repeated)
+            && *at <= offset
+        {
+            self.watermark = self.watermark.max(*to);
+            self.repeated += 1;
+        }
+        if let Some(to) = self.raised {
+            if time < to {
+                self.decisions.insert(self.repeated, (offset, to));
+                self.repeated += 1;
+            }
+            if time < to || self.watermark > to {
+                self.raised = None;
+            }
+        }
+        self.look_again();
+    }
+
+    fn look_again(&mut self) {
+        let next = self.decisions.get(self.repeated).map_or(u64::MAX, |(at, _)| *at);
+        self.look_from = if self.raised.is_some() { 0 } else { next };
+    }
+
     pub(crate) fn watermark(&self) -> Timestamp {
         self.watermark
     }
 
-    /// Raises the watermark to `floor`: the decision that others did not wait for this partition while it was idle.
+    /// Raises the watermark to `floor`: the decision that others did not wait for this partition.
     pub(crate) fn raise(&mut self, floor: Timestamp) {
-        self.watermark = self.watermark.max(floor);
+        if floor > self.watermark {
+            self.watermark = floor;
+            self.raised = Some(floor);
+            self.look_again();
+        }
     }
 
     pub(crate) fn save(&self) -> Vec<u8> {
         let mut saved = self.watermark.millis().to_le_bytes().to_vec();
+        let raised = self.raised.map_or(i64::MIN, Timestamp::millis);
+        saved.extend(raised.to_le_bytes());
+        saved.extend((self.decisions.len() as u64).to_le_bytes());
+        for (offset, to) in &self.decisions {
+            saved.extend(offset.to_le_bytes());
+            saved.extend(to.millis().to_le_bytes());
+        }
         if let Generator::Custom(generator) = &self.generator {
             saved.extend(generator.save());
         }
         saved
     }
 
-    /// Takes back what `save` gave; answers false if it cannot be that.
+    /// Takes back what `save` gave after an offset; answers false if it cannot be that.
     pub(crate) fn restore(&mut self, saved: &[u8]) -> bool {
-        let Some((watermark, rest)) = saved.split_first_chunk() else { return false };
-        self.watermark = Timestamp::from_millis(i64::from_le_bytes(*watermark));
+        let Some(Saved { watermark, raised, decisions, generator: rest }) = Saved::read(saved) else {
+            return false;
+        };
+        self.watermark = watermark;
+        self.raised = raised;
+        self.decisions = decisions;
         if let Generator::Custom(generator) = &mut self.generator {
             generator.restore(rest);
         }
+        self.look_again();
         true
+    }
+
+    /// Takes over, for a replay from the beginning, the decisions of another version of the flow out of what `save` gave there; answers false
+    /// if it cannot be that.
+    pub(crate) fn repeat(&mut self, saved: &[u8]) -> bool {
+        let Some(saved) = Saved::read(saved) else { return false };
+        self.decisions = saved.decisions;
+        self.look_again();
+        true
+    }
+}
+
+/// What [`PartitionWatermark::save`] gave.
+struct Saved<'a> {
+    watermark: Timestamp,
+    raised: Option<Timestamp>,
+    decisions: Vec<(u64, Timestamp)>,
+    generator: &'a [u8],
+}
+
+impl Saved<'_> {
+    fn read(bytes: &[u8]) -> Option<Saved<'_>> {
+        let mut rest = bytes;
+        let mut next = || {
+            let (word, after) = rest.split_first_chunk::<8>()?;
+            rest = after;
+            Some(u64::from_le_bytes(*word))
+        };
+        let watermark = Timestamp::from_millis(next()? as i64);
+        let raised = Some(next()? as i64).filter(|to| *to != i64::MIN).map(Timestamp::from_millis);
+        let count = next()?;
+        let decisions: Option<Vec<_>> =
+            (0..count).map(|_| Some((next()?, Timestamp::from_millis(next()? as i64)))).collect();
+        Some(Saved { watermark, raised, decisions: decisions?, generator: rest })
     }
 }
 
@@ -149,17 +253,74 @@ mod tests {
     fn a_bounded_watermark_trails_the_greatest_time_seen() {
         let mut partition = Watermarks::bounded(secs(1)).start();
         let times = [5000, 4000, 7000, 6500];
-        let before: Vec<_> = times.map(|t| partition.on_record(Timestamp::from_millis(t)).millis()).into();
+        let before: Vec<_> = times.map(|t| partition.on_record(0, Timestamp::from_millis(t)).millis()).into();
         assert_eq!(before, [i64::MIN, 4000, 4000, 6000]);
     }
 
     #[test]
     fn a_restored_watermark_goes_on_where_it_was() {
         let mut partition = Watermarks::monotonous().start();
-        partition.on_record(Timestamp::from_millis(42));
+        partition.on_record(0, Timestamp::from_millis(42));
         let mut restored = Watermarks::monotonous().start();
         assert!(restored.restore(&partition.save()));
-        assert_eq!(restored.on_record(Timestamp::from_millis(7)).millis(), 42);
+        assert_eq!(restored.on_record(1, Timestamp::from_millis(7)).millis(), 42);
         assert!(!restored.restore(&[1, 2]));
+    }
+
+    fn t(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    /// The watermarks before the records at these offsets.
+    fn run(partition: &mut PartitionWatermark, records: &[(u64, i64)]) -> Vec<i64> {
+        records.iter().map(|(offset, time)| partition.on_record(*offset, t(*time)).millis()).collect()
+    }
+
+    #[test]
+    fn a_decision_that_made_a_record_late_is_repeated_where_it_did() {
+        let mut live = Watermarks::monotonous().start();
+        run(&mut live, &[(0, 10), (1, 20)]);
+        live.raise(t(100));
+        // The first record is not below it, the second is.
+        assert_eq!(run(&mut live, &[(2, 100), (3, 60), (4, 70)]), [100, 100, 100]);
+        let mut replay = Watermarks::monotonous().start();
+        assert!(replay.repeat(&live.save()));
+        let replayed = run(&mut replay, &[(0, 10), (1, 20), (2, 100), (3, 60), (4, 70), (5, 200), (6, 210)]);
+        assert_eq!(replayed, [i64::MIN, 10, 20, 100, 100, 100, 200]);
+        assert_eq!(replay.save()[16..], live.save()[16..], "and can be repeated again");
+    }
+
+    #[test]
+    fn a_decision_that_makes_no_record_late_is_forgotten() {
+        let mut live = Watermarks::bounded(secs(1)).start();
+        run(&mut live, &[(0, 5000)]);
+        live.raise(t(9000));
+        assert_eq!(
+            run(&mut live, &[(1, 9500), (2, 10_500), (3, 10_600), (4, 2000)]),
+            [9000, 9000, 9500, 9600]
+        );
+        assert_eq!(Saved::read(&live.save()).unwrap().decisions, []);
+    }
+
+    #[test]
+    fn a_decision_outlives_a_restart_and_one_of_an_earlier_version_a_checkpoint_of_the_later() {
+        let mut live = Watermarks::monotonous().start();
+        run(&mut live, &[(0, 10)]);
+        live.raise(t(50));
+        let mut restarted = Watermarks::monotonous().start();
+        assert!(restarted.restore(&live.save()));
+        assert_eq!(run(&mut restarted, &[(1, 40), (2, 45)]), [50, 50]);
+
+        let (mut replay, mut again) = (Watermarks::monotonous().start(), Watermarks::monotonous().start());
+        assert!(replay.repeat(&restarted.save()));
+        run(&mut replay, &[(0, 10)]);
+        assert!(again.restore(&replay.save()));
+        assert_eq!(run(&mut again, &[(1, 40), (2, 45)]), [50, 50]);
+        // It decides for itself too, in between.
+        let mut replay = Watermarks::monotonous().start();
+        assert!(replay.repeat(&restarted.save()));
+        replay.raise(t(20));
+        assert_eq!(run(&mut replay, &[(0, 10), (1, 40)]), [20, 50]);
+        assert_eq!(Saved::read(&replay.save()).unwrap().decisions, [(0, t(20)), (1, t(50))]);
     }
 }

@@ -1,6 +1,7 @@
 //! Event time through the facade, held to models: what a naive loop over the log says is what the engine gives, with any number of workers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod branches;
 mod case;
 mod crashes;
 mod dead_letters;
@@ -9,6 +10,7 @@ mod durability;
 mod ends;
 mod extremes;
 mod geometry;
+mod keyed;
 mod lateness;
 mod model;
 mod operators;
@@ -18,5 +20,6 @@ mod simulated;
 mod sips;
 mod support;
 mod tables;
+mod top_n;
 mod window_joins;
 mod windows;

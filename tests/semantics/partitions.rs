@@ -231,3 +231,85 @@ fn a_second_reading_of_time_does_not_undo_an_alignment() {
         assert!(drift <= 100, "aligned first: {aligned_first}: {drift} ms");
     }
 }
+
+/// Counts in windows of 10 ms, as a version of a flow on a data directory: what has been published so far, and what was late.
+struct Deployed {
+    version: u64,
+    rows: Collect<Windowed<u8, u64>>,
+    late: Collect<Event>,
+}
+
+impl Deployed {
+    fn new(version: u64) -> Deployed {
+        Deployed { version, rows: Collect::new(), late: Collect::new() }
+    }
+
+    fn start(&self, directory: &tempfile::TempDir, workers: usize, source: Script<Event>) -> (Engine, Job) {
+        let options =
+            Options::new().workers(workers).state_backend(StateBackend::Memory).checkpoint_every(millis(5));
+        let engine = Engine::open_with(directory.path(), options).unwrap();
+        let (flow, late) = (Flow::new("deployed").version(self.version), self.late.clone());
+        flow.source(source)
+            .event_time(time, Watermarks::monotonous().idle_after(millis(5)))
+            .key_by(|event| event.key)
+            .window(TENS.windows())
+            .late_output(|stream| stream.map(|late| late.value).sink(late))
+            .count()
+            .sink(self.rows.clone());
+        let job = engine.start(flow).unwrap();
+        (engine, job)
+    }
+
+    fn published(&self) -> (Vec<(i64, u64)>, Vec<Event>) {
+        let mut rows: Vec<_> =
+            self.rows.rows().iter().map(|row| (row.window.start.millis(), row.value)).collect();
+        rows.sort_unstable();
+        let mut late = self.late.rows();
+        late.sort();
+        (rows, late)
+    }
+}
+
+#[test]
+fn a_replay_repeats_what_silences_have_made_late_and_so_does_a_replay_of_the_replay() {
+    // The second partition is silent until all of the first has been read and been idle for long, and is behind then. The third appears to
+    // be silent from the beginning.
+    let script = |until: usize, polls: u32| {
+        let pause = [Say::NothingUntil(until), Say::Nothing(polls)].to_vec();
+        let first = [say(&at(0..100)), vec![Say::NothingUntil(until), Say::Nothing(2 * polls)]].concat();
+        let second = [say(&at(0..30)), pause.clone(), say(&at(20..120))].concat();
+        Script::new(vec![first, second, [pause, say(&at(95..99)), say(&at(60..65))].concat()])
+    };
+    let is_late = deadline();
+    for (live, restarted, replayed) in [(2, None, 1), (1, None, 3), (3, Some(2), 2), (2, Some(3), 4)] {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Deployed::new(1);
+        if let Some(restarted) = restarted {
+            // It is stopped while the others go on without the silent ones: what it did not wait for counts afterwards too.
+            let held = Script::new(vec![
+                [say(&at(0..100)), vec![Say::Nothing(u32::MAX)]].concat(),
+                [say(&at(0..30)), vec![Say::Nothing(u32::MAX)]].concat(),
+                vec![Say::Nothing(u32::MAX)],
+            ]);
+            let (engine, job) = first.start(&directory, live, held);
+            assert!(job.wait_until(|_| first.rows.rows().len() >= 9 || is_late()));
+            job.stop();
+            job.wait().unwrap();
+            drop(engine);
+            first.start(&directory, restarted, script(0, 0)).1.wait().unwrap();
+        } else {
+            first.start(&directory, live, script(130, 40)).1.wait().unwrap();
+        }
+        let (rows, late) = first.published();
+        let name = format!("{live} workers, {restarted:?} after a restart, {replayed} for the replay");
+        assert!(late.iter().any(|event| (60..65).contains(&event.time)), "{name}: {late:?}");
+        assert!(late.iter().any(|event| (30..60).contains(&event.time)), "{name}: {late:?}");
+        assert_eq!(rows.iter().map(|row| row.1 as usize).sum::<usize>() + late.len(), 239, "{name}");
+
+        for version in [2, 3] {
+            let again = Deployed::new(version);
+            again.start(&directory, replayed, script(0, 0)).1.wait().unwrap();
+            assert_eq!(again.published(), (rows.clone(), late.clone()), "{name}: version {version}");
+        }
+    }
+}

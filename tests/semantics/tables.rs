@@ -12,6 +12,7 @@ use rivermark::log::{Isolation, Log, Position, RecordBatch, TopicOptions};
 use rivermark::simulation::Simulation;
 use rivermark::{BoxError, Change, Flow, Options, Table, Timestamp, Upsert, Value, Watermarks, millis};
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -135,6 +136,7 @@ impl BroadcastFunction<u8, (u8, i64, i64), u8, i64> for Ruling {
 struct Outputs {
     table: Collect<(u8, Change<i64>)>,
     sums: Collect<(i64, Change<i64>)>,
+    top: Collect<(i64, Change<Vec<i64>>)>,
     full: Collect<(u8, Change<Full>)>,
     inner: Collect<(u8, Change<(i64, i64)>)>,
     referred: Collect<(u8, Change<Referred>)>,
@@ -151,6 +153,8 @@ impl Case {
         let (left, right) = (table(&self.left), table(&self.right));
         left.clone().changes().sink(outputs.table.clone());
         left.clone().group_by(|_, value| value % 3).sum(|value| *value).changes().sink(outputs.sums.clone());
+        let grouped = left.clone().group_by(|_, value| value % 3);
+        grouped.top_n(2, |value| value / 4).changes().sink(outputs.top.clone());
         let full = left.clone().join(right.clone());
         full.full(|_, a, b| (a.copied(), b.copied())).changes().sink(outputs.full.clone());
         let inner = left.clone().join(right.clone());
@@ -187,6 +191,18 @@ impl Case {
             sums
         });
         assert_eq!(by_key(outputs.sums.rows()), sums, "{name}: sums");
+        let top = differences(|time| {
+            let mut groups: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            table_at(&left, time)
+                .values()
+                .for_each(|value| groups.entry(value % 3).or_default().push(*value));
+            for rows in groups.values_mut() {
+                rows.sort_by_key(|value| (Reverse(value / 4), *value));
+                rows.truncate(2);
+            }
+            groups
+        });
+        assert_eq!(by_key(outputs.top.rows()), top, "{name}: top");
         let full = differences(|time| {
             let (left, right) = (table_at(&left, time), table_at(&right, time));
             let keys = left.keys().chain(right.keys());

@@ -5,19 +5,12 @@
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use rivermark::{Engine, Options, Restart, secs};
+use rivermark_benches::measure::peak;
 use rivermark_benches::{arguments, keeping, number};
 use std::process::Command;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// The most memory that this process ever had, in bytes.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux's /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
-    kibibytes << 10
-}
 
 /// Builds a state of `bytes` bytes and prints what it took.
 fn build(bytes: u64) {

@@ -99,6 +99,11 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         self.ordered(Some(Box::new(late)), |_| false)
     }
 
+    /// In event-time order, as the user asked for it, or with late records left out.
+    pub(crate) fn surely_in_event_time_order(self) -> Self {
+        if self.order.is_some() { self } else { self.in_event_time_order() }
+    }
+
     /// As [`KeyedStream::in_event_time_order`], where some records run before all others of their time.
     pub(crate) fn in_event_time_order_with_first(self, is_first: fn(&V) -> bool) -> Self {
         self.ordered(None, is_first)

@@ -315,7 +315,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
                     order.late.save(cx.parts);
                 }
             }
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         self.pass_on(signal, cx)
     }

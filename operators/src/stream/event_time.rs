@@ -2,16 +2,18 @@
 //!
 //! 1. Each source partition that this task reads has a watermark generator of its own, moved after every record.
 //! 2. A record's stamp takes its time, and its partition's watermark as it was just before: all that lateness will ever depend on.
-//! 3. The task's watermark is the minimum over its partitions ([`Frontier`]); idle partitions are left out until they speak again,
-//!    and then begin at the watermark that did not wait for them.
-//! 4. At a barrier the partitions' watermarks go into the checkpoint beside their positions, so they move with them to another worker.
+//! 3. The task's watermark is the minimum over its active partitions. Idle partitions are left out until they speak again, and those that
+//!    appear later until they are found; then they begin at the watermark that did not wait for them. A task without an active
+//!    partition passes on the time of the others ([`crate::clocks`]).
+//! 4. At a barrier the partitions' watermarks go into the checkpoint beside their positions, so they move with them to another worker, and
+//!    with them the decisions of point 3 that have made records late, so that a replay can repeat them.
 
 use super::Stream;
 use crate::batch::Batch;
+use crate::clocks::{Clock, Status, TimeGroup};
 use crate::context::{BlameCell, OperatorMetrics, PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{Error, Result};
-use crate::frontier::{Frontier, Moved};
 use crate::partitions::{PartitionEntry, Partitions};
 use crate::plan::{NodeKind, NodeSpec};
 use crate::time::{Timestamp, span_millis};
@@ -35,6 +37,7 @@ impl<T: Send + 'static> Stream<T> {
         spec.needs_partitions = true;
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
+            let group = builder.time_group();
             builder.attach(
                 0,
                 TellingTime {
@@ -42,11 +45,13 @@ impl<T: Send + 'static> Stream<T> {
                     blame: builder.blame(),
                     metrics: builder.metrics(),
                     table: Arc::clone(&builder.environment().partitions),
+                    group: group.clone(),
                     watermarks: watermarks.clone(),
                     time: time.clone(),
                     partitions: Vec::new(),
                     current: None,
-                    frontier: Frontier::new(0),
+                    sent: builder.restored_watermark(),
+                    told: false,
                     out,
                 },
             );
@@ -58,6 +63,21 @@ impl<T: Send + 'static> Stream<T> {
 struct Partition {
     entry: Arc<PartitionEntry>,
     watermark: PartitionWatermark,
+    status: Status,
+    clock: Arc<Clock>,
+}
+
+impl Partition {
+    fn set(&mut self, status: Status) {
+        self.status = status;
+        self.clock.set(status);
+    }
+
+    /// Tells everybody how far it has come.
+    fn publish(&self) {
+        self.entry.set_watermark(self.watermark.watermark());
+        self.clock.advance(self.watermark.watermark());
+    }
 }
 
 struct TellingTime<F, T> {
@@ -65,81 +85,118 @@ struct TellingTime<F, T> {
     blame: BlameCell,
     metrics: Arc<OperatorMetrics>,
     table: Arc<Partitions>,
+    group: TimeGroup,
     watermarks: Watermarks,
     time: F,
-    /// In the order of the frontier's inputs.
     partitions: Vec<Partition>,
     /// Which of them the last record was from.
     current: Option<usize>,
-    frontier: Frontier,
+    /// The watermark that was passed on, or that everything downstream was restored to.
+    sent: Timestamp,
+    /// It was passed on in this run.
+    told: bool,
     out: Output<T>,
 }
 
 impl<F, T> TellingTime<F, T> {
-    fn position(&self, index: u16) -> Option<usize> {
-        self.partitions.iter().position(|partition| partition.entry.index == index)
-    }
-
-    /// Starts a partition's watermark, from the checkpoint if there is one.
+    /// Starts a partition's watermark, from the checkpoint if there is one, and not below what others may have reached without it.
     fn open(&mut self, index: u16) -> Result<()> {
         let entry = self.table.get(index).expect("the source announces partitions of the table");
         let mut watermark = self.watermarks.start();
-        if let Some(saved) = entry.restored(&self.name)
-            && !watermark.restore(saved)
-        {
+        let known = match (entry.restored(&self.name), entry.earlier(&self.name)) {
+            (Some(saved), _) => watermark.restore(saved),
+            (None, Some(earlier)) => watermark.repeat(earlier),
+            (None, None) => true,
+        };
+        if !known {
             let attempt = format!("restoring the watermark of {}", entry.name);
             return Err(Error::state(&self.name, attempt, "the checkpoint's bytes are not a watermark"));
         }
-        entry.set_watermark(watermark.watermark());
+        watermark.raise(self.sent);
         entry.set_max_drift(self.watermarks.max_drift.map_or(i64::MAX, span_millis));
-        self.frontier.add(watermark.watermark());
-        self.partitions.push(Partition { entry, watermark });
+        let clock = self.table.clocks().open(&self.name, index, watermark.watermark());
+        let partition = Partition { entry, watermark, status: Status::Active, clock };
+        partition.publish();
+        self.partitions.push(partition);
         Ok(())
     }
 
-    fn change(&mut self, change: PartitionChange) -> Result<Moved> {
+    fn change(&mut self, change: PartitionChange) -> Result<()> {
         let (PartitionChange::Opened(index)
         | PartitionChange::Idle(index)
         | PartitionChange::Active(index)
         | PartitionChange::Ended(index)) = change;
         if let PartitionChange::Opened(_) = change {
-            self.open(index)?;
-            return Ok(Moved::Nothing);
+            return self.open(index);
         }
-        let Some(at) = self.position(index) else { return Ok(Moved::Nothing) };
-        let combined = self.frontier.watermark();
-        let partition = &mut self.partitions[at];
+        let of_index = |partition: &&mut Partition| partition.entry.index == index;
+        let Some(partition) = self.partitions.iter_mut().find(of_index) else { return Ok(()) };
         // Another branch of the flow may have asked for idleness; here it counts only where this one did.
         let may_idle = self.watermarks.idle_after.is_some();
-        Ok(match change {
+        match change {
             PartitionChange::Idle(_) if may_idle => {
                 partition.entry.set_idle(true);
-                self.frontier.idle(at)
+                partition.set(Status::Idle);
             }
             PartitionChange::Active(_) if may_idle => {
-                partition.watermark.raise(combined);
-                partition.entry.set_watermark(partition.watermark.watermark());
+                partition.watermark.raise(self.sent);
+                partition.publish();
                 partition.entry.set_idle(false);
-                self.frontier.active(at)
+                partition.set(Status::Active);
             }
             PartitionChange::Ended(_) => {
                 partition.entry.set_ended();
-                self.frontier.end(at)
+                partition.set(Status::Ended);
             }
-            PartitionChange::Opened(_) | PartitionChange::Idle(_) | PartitionChange::Active(_) => {
-                Moved::Nothing
-            }
-        })
-    }
-
-    fn moved(&mut self, moved: Moved, cx: &mut TaskContext<'_>) -> Result<()> {
-        for signal in moved.signals() {
-            if let Signal::Watermark(to) = signal {
-                self.metrics.set_watermark(to);
-            }
-            self.out.signal(signal, cx)?;
+            PartitionChange::Opened(_) | PartitionChange::Idle(_) | PartitionChange::Active(_) => {}
         }
         Ok(())
+    }
+
+    /// Passes on how far time has come: the minimum over this task's active partitions, or where it has none that of all tasks.
+    fn settle(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        let active = self.partitions.iter().filter(|partition| partition.status == Status::Active);
+        let least = active.map(|partition| partition.watermark.watermark()).min();
+        let reached = least.or_else(|| {
+            self.table.clocks().begin_to_follow();
+            self.table.clocks().follow(&self.group, &self.table)
+        });
+        let reached = reached.unwrap_or(Timestamp::MIN);
+        if reached > self.sent || !self.told && reached == self.sent && reached > Timestamp::MIN {
+            (self.sent, self.told) = (reached, true);
+            self.metrics.set_watermark(reached);
+            self.out.signal(Signal::Watermark(reached), cx)?;
+        }
+        Ok(())
+    }
+
+    /// Whether time may have moved though none of this task's partitions has: others have it to themselves, or it stands where
+    /// the checkpoint left it and has not been told since.
+    fn may_have_moved(&self) -> bool {
+        let active = self.partitions.iter().any(|partition| partition.status == Status::Active);
+        !active || !self.told && self.table.clocks().follow(&self.group, &self.table).is_some()
+    }
+
+    /// Tells those who follow that a clock has moved.
+    fn wake_followers(&self, cx: &mut TaskContext<'_>) {
+        if self.table.clocks().are_followed() {
+            cx.transport.wake_all();
+        }
+    }
+
+    fn save(&mut self, cx: &mut TaskContext<'_>) {
+        cx.parts.watermarks.push((Arc::clone(&self.name), self.sent));
+        for partition in &mut self.partitions {
+            // Who takes it over may not have passed on so much. At the end of time there is nothing to be behind of.
+            if partition.status != Status::Active && self.sent < Timestamp::MAX {
+                partition.watermark.raise(self.sent);
+            }
+            cx.parts.partition_states.push(PartitionStatePart {
+                operator: Arc::clone(&self.name),
+                partition: partition.entry.index,
+                state: partition.watermark.save(),
+            });
+        }
     }
 }
 
@@ -147,7 +204,7 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
         let (stamps, values) = batch.columns_mut();
-        // A batch of one reader is of one partition; a union's may change in between, and then moves the frontier each time.
+        // A batch of one reader is of one partition; a union's may change in between.
         let mut start = 0;
         let mut touched = Vec::new();
         while start < stamps.len() {
@@ -161,50 +218,58 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
             };
             self.current = Some(at);
             let watermark = &mut self.partitions[at].watermark;
+            let before = watermark.watermark();
             for (stamp, value) in stamps[start..start + run].iter_mut().zip(&values[start..]) {
                 watch.at(stamp);
                 stamp.time = (self.time)(value);
-                stamp.watermark = watermark.on_record(stamp.time);
+                stamp.watermark = watermark.on_record(stamp.origin.offset().unwrap_or_default(), stamp.time);
             }
-            touched.push(at);
+            touched.push((at, before));
             start += run;
         }
         drop(watch);
         self.out.forward(batch, cx)?;
-        for at in touched {
+        let (mut moved, mut held) = (false, false);
+        for (at, before) in touched {
             let partition = &self.partitions[at];
-            let watermark = partition.watermark.watermark();
-            partition.entry.set_watermark(watermark);
-            let moved = self.frontier.advance(at, watermark);
-            self.moved(moved, cx)?;
+            if partition.watermark.watermark() > before {
+                partition.publish();
+                moved = true;
+                // Only what held time back can let it pass.
+                held |= before <= self.sent;
+            }
         }
-        Ok(())
+        if moved {
+            self.wake_followers(cx);
+        }
+        if held { self.settle(cx) } else { Ok(()) }
     }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             // What was known of time upstream is replaced.
-            Signal::Watermark(_) => Ok(()),
+            Signal::Watermark(_) | Signal::Idle | Signal::Active => Ok(()),
             Signal::Partition(change) => {
-                let moved = self.change(change)?;
+                self.change(change)?;
                 self.out.signal(signal, cx)?;
-                self.moved(moved, cx)
+                self.wake_followers(cx);
+                // While partitions are handed out, the first must not speak for those to come.
+                if let PartitionChange::Opened(_) = change { Ok(()) } else { self.settle(cx) }
             }
             Signal::Barrier(_) => {
-                for partition in &self.partitions {
-                    cx.parts.partition_states.push(PartitionStatePart {
-                        operator: Arc::clone(&self.name),
-                        partition: partition.entry.index,
-                        state: partition.watermark.save(),
-                    });
-                }
+                // The last barrier comes when all have ended, and with it the end of time.
+                self.settle(cx)?;
+                self.save(cx);
                 self.out.signal(signal, cx)
             }
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::End => self.out.signal(signal, cx),
+            Signal::End => self.out.signal(signal, cx),
         }
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        if self.may_have_moved() {
+            self.settle(cx)?;
+        }
         self.out.flush(cx)
     }
 }

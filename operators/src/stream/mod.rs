@@ -1,12 +1,16 @@
 //! Streams: what a flow is described with, one file an operator.
 
+mod deduplicate;
+mod distinct;
 mod event_time;
 mod filter;
 mod flat_map;
 mod key_by;
 mod map;
+mod reduce;
 mod union;
 
+pub use deduplicate::Keep;
 pub use key_by::KeyedStream;
 
 use crate::error::Result;

@@ -27,7 +27,7 @@ fn latest<K: Key, I: StateValue, V: StateValue>(
     records: KeyedStream<K, I>,
     read: fn(I) -> Option<V>,
 ) -> Table<K, V> {
-    let ordered = if records.order.is_some() { records } else { records.in_event_time_order() };
+    let ordered = records.surely_in_event_time_order();
     Table::of(ordered.process_as("table", true, Latest { read }))
 }
 

@@ -57,6 +57,7 @@ mod foreign_key;
 mod group;
 mod join;
 mod latest;
+mod top_n;
 
 pub use change::{Change, Upsert};
 pub use foreign_key::ForeignKeyJoin;

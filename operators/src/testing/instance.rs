@@ -108,6 +108,7 @@ impl Instance {
                 partitions.add("input".into(), number as u32, format!("input[{number}]"), restored)
             })
             .collect();
+        partitions.set_known();
         let mut open_store = |operator: &Arc<str>| {
             let spec = StoreSpec::new(operator.to_string());
             let part = kept.states.get(operator).cloned();

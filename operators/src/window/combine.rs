@@ -8,10 +8,8 @@
 //! 4. Whether it is worth it is found out: now and then the keys and slices of a batch are counted, roughly, and records are combined from
 //!    then on as long as [`WORTH_IT`] of them become one.
 //!
-//! Step 3 is right because the receiving end's time is at most what this end has passed on, as long as this end takes part in the minimum.
-//! One that is silent does not: once it speaks again, the others may be ahead of what it knows. Then it combines nothing until a checkpoint
-//! which began after its return is stored. By then every receiver has heard of it, and had come no further than the partitions'
-//! watermarks that can be read now.
+//! Step 3 is right because the receiving end's time is at most what this end has passed on: it is a minimum in which this end always takes
+//! part (see [`crate::clocks`]).
 //!
 //! Only for aggregates whose result does not depend on how records are grouped ([`Aggregate::is_exact`]): where the groups end depends on
 //! the moment. (Flink's local-global aggregation; Yu et al., "Distributed Aggregation for Data-Parallel Computing", SOSP 2009.)
@@ -23,11 +21,9 @@ use crate::context::{BlameCell, TaskContext};
 use crate::edge::{Operator, Signal};
 use crate::error::Result;
 use crate::exchange::{Keyed, Router};
-use crate::partitions::{PartitionEntry, Partitions};
 use crate::time::Timestamp;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use rivermark_checkpoint::Epoch;
 use rivermark_state::Key;
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,50 +44,6 @@ pub(super) struct Combined<A> {
     /// How many records it holds.
     pub(super) records: usize,
     pub(super) acc: A,
-}
-
-/// Whether what this end knows of time bounds what the receiving ends know.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It takes part in the minimum, and has since before anybody could be ahead of what is known here.
-    Held,
-    /// It is silent.
-    Silent,
-    /// It has spoken again, but not all receivers may have heard.
-    Returned,
-    /// All will have heard once this epoch is stored.
-    HeardWith(Epoch),
-}
-
-/// Time at the sending end: which records are on time wherever they arrive.
-struct Floor {
-    standing: Standing,
-    /// No receiver is beyond it, while the standing is held.
-    time: Timestamp,
-    partitions: Arc<Partitions>,
-}
-
-impl Floor {
-    fn hear(&mut self, signal: Signal, stored: u64) {
-        match signal {
-            Signal::Watermark(to) => self.time = self.time.max(to),
-            Signal::Idle | Signal::Vacant => self.standing = Standing::Silent,
-            Signal::Active => self.standing = Standing::Returned,
-            Signal::Barrier(epoch) => match self.standing {
-                Standing::Returned => self.standing = Standing::HeardWith(epoch),
-                Standing::HeardWith(heard) if stored >= heard.0 => {
-                    // Where others have ended, time may have come to its end without this one.
-                    let reached =
-                        |p: &Arc<PartitionEntry>| if p.ended() { Timestamp::MAX } else { p.watermark() };
-                    let reached = self.partitions.all().iter().map(reached).max();
-                    self.time = self.time.max(reached.unwrap_or(Timestamp::MIN));
-                    self.standing = Standing::Held;
-                }
-                Standing::Held | Standing::Silent | Standing::HeardWith(_) => {}
-            },
-            Signal::Partition(_) | Signal::End => {}
-        }
-    }
 }
 
 /// Whether to combine, judged by what came of it.
@@ -161,7 +113,8 @@ pub(super) struct Combining<K: Key, V, A: Aggregate<V>> {
     blame: BlameCell,
     slices: Slices,
     aggregate: A,
-    floor: Floor,
+    /// No receiver is beyond it.
+    floor: Timestamp,
     worth: Worth,
     table: HashTable<Slot<K, A::Acc>>,
     records: Router<Keyed<K, V>>,
@@ -173,7 +126,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
     pub(super) fn new(
         (name, blame): (Arc<str>, BlameCell),
         (slices, aggregate): (Slices, A),
-        (restored, partitions): (Timestamp, Arc<Partitions>),
+        restored: Timestamp,
         records: Router<Keyed<K, V>>,
         combined: Router<Keyed<K, Combined<A::Acc>>>,
     ) -> Self {
@@ -182,7 +135,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
             blame,
             slices,
             aggregate,
-            floor: Floor { standing: Standing::Held, time: restored, partitions },
+            floor: restored,
             worth: Worth::new(),
             table: HashTable::new(),
             records,
@@ -207,7 +160,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
             watch.at(stamp);
             let slice = self.slices.slice_of(stamp.time);
             let first_end = self.slices.first_end(slice);
-            if stamp.watermark.max(self.floor.time) >= first_end {
+            if stamp.watermark.max(self.floor) >= first_end {
                 self.records.push(*stamp, record, cx);
                 return Ok(());
             }
@@ -263,9 +216,6 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
 
 impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Combining<K, V, A> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
-        if self.floor.standing != Standing::Held {
-            return self.records.on_batch(batch, cx);
-        }
         if !self.worth.combining && self.worth.is_time_to_look() {
             self.look(batch);
         }
@@ -273,7 +223,9 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Combi
     }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.floor.hear(signal, cx.parts.stored);
+        if let Signal::Watermark(to) = signal {
+            self.floor = self.floor.max(to);
+        }
         // A watermark waits in the router until the next flush, which sends what was combined first.
         if !matches!(signal, Signal::Watermark(_) | Signal::Partition(_)) {
             self.send_combined(cx)?;
@@ -290,49 +242,6 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Combi
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn floor() -> Floor {
-        Floor { standing: Standing::Held, time: Timestamp::MIN, partitions: Arc::default() }
-    }
-
-    #[test]
-    fn after_a_silence_nothing_is_combined_until_a_checkpoint_that_began_later_is_stored() {
-        let mut floor = floor();
-        for (signal, stored, standing) in [
-            (Signal::Barrier(Epoch(1)), 0, Standing::Held),
-            (Signal::Idle, 0, Standing::Silent),
-            (Signal::Barrier(Epoch(2)), 1, Standing::Silent),
-            (Signal::Active, 1, Standing::Returned),
-            (Signal::Barrier(Epoch(3)), 2, Standing::HeardWith(Epoch(3))),
-            // That epoch was given up.
-            (Signal::Barrier(Epoch(4)), 2, Standing::HeardWith(Epoch(3))),
-            (Signal::Barrier(Epoch(5)), 4, Standing::Held),
-        ] {
-            floor.hear(signal, stored);
-            assert_eq!(floor.standing, standing, "after {signal:?}");
-        }
-    }
-
-    #[test]
-    fn one_that_returns_takes_over_how_far_the_others_may_have_come() {
-        let mut floor = floor();
-        let partition = floor.partitions.add("clicks".into(), 0, "clicks[0]".into(), Default::default());
-        partition.set_watermark(Timestamp::from_millis(700));
-        floor.hear(Signal::Watermark(Timestamp::from_millis(5)), 0);
-        floor.hear(Signal::Idle, 0);
-        floor.hear(Signal::Active, 0);
-        floor.hear(Signal::Barrier(Epoch(1)), 0);
-        assert_eq!(floor.time, Timestamp::from_millis(5));
-        floor.hear(Signal::Barrier(Epoch(2)), 1);
-        assert_eq!(floor.time, Timestamp::from_millis(700));
-
-        partition.set_ended();
-        floor.hear(Signal::Idle, 2);
-        floor.hear(Signal::Active, 2);
-        floor.hear(Signal::Barrier(Epoch(3)), 2);
-        floor.hear(Signal::Barrier(Epoch(4)), 3);
-        assert_eq!(floor.time, Timestamp::MAX, "nothing is combined where time may have ended");
-    }
 
     #[test]
     fn looks_become_rarer_while_it_is_not_worth_it() {

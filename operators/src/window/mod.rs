@@ -11,7 +11,8 @@
 //! - otherwise it is *late*: counted, and sent to the late output if there is one.
 //!
 //! The combined watermark that fires windows is the minimum over partitions, so every on-time record is there before its window fires
-//! (only a partition that was declared idle can be overtaken; its records then count as late).
+//! (only a partition that was declared idle can be overtaken; its own watermark is then raised to where the others are, and a replay
+//! raises it at the same record).
 //!
 //! # What a window emits
 //! The first row holds exactly the on-time records. Each allowed-late record then gives a corrected row of everything so far, so the last row
@@ -32,13 +33,16 @@ mod assign;
 mod combine;
 mod late;
 mod reached;
+mod reduce;
 mod session;
 mod slices;
+mod top_n;
 
 pub use aggregate::{Aggregate, Count, Summand};
 pub(crate) use assign::{Shape, Slices};
 pub use assign::{Window, Windows};
 pub(crate) use late::{LateCount, LateRecords};
+pub(crate) use top_n::Ranking;
 
 use crate::error::{Error, Result};
 use crate::exchange::{self, Keyed};
@@ -49,7 +53,6 @@ use aggregate::{Average, Fold, Max, Min, Reading, Sum};
 use combine::{Combined, Combining};
 use rivermark_state::{Key, KeyedStore, StateValue};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// One row of a windowed aggregation.
@@ -88,8 +91,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
         let spec = NodeSpec::new("exchange", NodeKind::Exchange(id), vec![], 2);
         self.keyed.then(spec, move |builder, port| {
             let about_windows = (builder.name(), builder.blame());
-            let time =
-                (builder.restored_watermark_behind(port), Arc::clone(&builder.environment().partitions));
+            let time = builder.restored_watermark_behind(port);
             let what = (slices, aggregate.clone());
             exchange::build_pair(builder, id, port, |records, combined| {
                 Combining::<K, V, A>::new(about_windows, what, time, records, combined)

@@ -140,7 +140,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
 
     fn add(&mut self, stamp: Stamp, record: Keyed<K, V>) -> Result<()> {
         let (start, end) = (stamp.time, stamp.time.plus_millis(self.gap));
-        // A partition that was idle may be behind sessions that have fired without it: then it is late for them.
+        // The end of an earlier run may have fired sessions that its record would have joined: then it is late for them.
         let watermark = stamp.watermark.max(self.reached.watermark);
         if end.plus_millis(self.lateness) <= watermark {
             self.late.take(stamp, record.key, record.value, 1);
@@ -278,7 +278,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
                 self.reached.save(&self.name, cx.parts);
                 self.late.save(cx.parts);
             }
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         self.late.signal(signal, cx)?;
         self.out.signal(signal, cx)

@@ -440,7 +440,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
         batch.try_drain(|stamp, record| {
             watch.at(stamp);
             self.ahead.step(&self.store);
-            // A partition that was idle may be behind windows that have fired without it: then it is late for them.
+            // The end of an earlier run may have fired windows that are open by the record's own watermark: then it is late for them.
             let watermark = stamp.watermark.max(self.reached.watermark);
             let slice = self.slices.slice_of(stamp.time);
             let first_end = self.slices.first_end(slice);
@@ -470,7 +470,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
                 self.reached.save(&self.name, cx.parts);
                 self.late.save(cx.parts);
             }
-            Signal::Idle | Signal::Vacant | Signal::Active | Signal::Partition(_) | Signal::End => {}
+            Signal::Idle | Signal::Active | Signal::Partition(_) | Signal::End => {}
         }
         self.late.signal(signal, cx)?;
         self.out.signal(signal, cx)

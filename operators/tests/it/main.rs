@@ -5,8 +5,10 @@ mod budget;
 mod event_time;
 mod harness;
 mod joins;
+mod keyed;
 mod order;
 mod tables;
+mod top_n;
 mod windows;
 
 use rivermark_operators::Timestamp;

@@ -1,0 +1,50 @@
+//! What a version that begins anew takes over from the one before: the decisions about time that depended on the moment.
+//!
+//! A replay reads a partition's records without the silences between them. Where the version before it did not wait for a silent partition
+//! and then found a record late, the replay must do the same, or its results would differ from those that were published. Such
+//! decisions are in the checkpoints of the earlier version, beside the positions of its partitions.
+
+use crate::environment::Environment;
+use crate::parts;
+use rivermark_checkpoint::{Checkpoints, FlowId, Manifest};
+use rivermark_operators::Result;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A partition by its source, number and name.
+type PartitionId = (Arc<str>, u32, String);
+
+/// What operators had saved for each partition.
+#[derive(Default)]
+pub(crate) struct Earlier(HashMap<PartitionId, HashMap<String, Vec<u8>>>);
+
+impl Earlier {
+    /// Reads the newest checkpoint of the newest version before the flow's own that has one.
+    ///
+    /// # Errors
+    /// The store failed, or that version has checkpoints and none is intact.
+    pub(crate) fn read(environment: &Environment) -> Result<Earlier> {
+        let failed = |e| environment.error("reading the checkpoints of its earlier versions", e);
+        let own = environment.flow_id();
+        let versions = environment.open_checkpoints()?.versions().map_err(failed)?;
+        for version in versions.into_iter().rev().filter(|version| *version < own.version) {
+            let flow = FlowId { version, ..own.clone() };
+            let checkpoints = Checkpoints::new(Arc::clone(environment.store()), flow).map_err(failed)?;
+            if let Some(manifest) = checkpoints.newest().map_err(failed)? {
+                tracing::info!(flow = own.name, version, epoch = %manifest.epoch, "repeats the decisions of an earlier version");
+                return Earlier::of(&manifest);
+            }
+        }
+        Ok(Earlier::default())
+    }
+
+    fn of(manifest: &Manifest) -> Result<Earlier> {
+        let partitions = parts::restored_partitions(Some(manifest))?;
+        Ok(Earlier(partitions.into_iter().map(|p| ((p.source, p.number, p.name), p.operators)).collect()))
+    }
+
+    /// What was saved for a partition.
+    pub(crate) fn take(&mut self, source: &Arc<str>, number: u32, name: &str) -> HashMap<String, Vec<u8>> {
+        self.0.remove(&(Arc::clone(source), number, name.to_string())).unwrap_or_default()
+    }
+}
