@@ -88,23 +88,29 @@ impl<T: Clone> SourceReader<T> for FromVecReader<T> {
     }
 }
 
-/// A sink that keeps what is committed in memory. Clones share it; it outlives the job, but not the process. One sink of a flow can collect into
-/// it: a second is refused when the job starts.
+/// A sink that keeps what is committed in memory. Clones share it, also as several sinks of a flow; it outlives the job, but not the process.
 pub struct Collect<T> {
     shared: Arc<Mutex<Shared<T>>>,
 }
 
-/// A sink of a flow and its version.
+/// A sink of a flow and its version: what one of them throws away when it recovers must not be another's.
+#[derive(Clone, PartialEq)]
 struct Owner {
-    flow: (String, u64),
+    flow: String,
+    version: u64,
     sink: String,
+}
+
+impl Owner {
+    fn of(cx: &SinkContext<'_>) -> Owner {
+        let connector = &cx.connector;
+        Owner { flow: connector.flow.into(), version: connector.version, sink: connector.name.into() }
+    }
 }
 
 struct Shared<T> {
     generation: u64,
-    /// The sink that collects, and since which generation.
-    owner: Option<(Owner, u64)>,
-    prepared: BTreeMap<u64, Vec<T>>,
+    prepared: BTreeMap<u64, (Owner, Vec<T>)>,
     next: u64,
     committed: Vec<T>,
     done: HashSet<u64>,
@@ -130,7 +136,6 @@ impl<T> Default for Collect<T> {
     fn default() -> Self {
         let shared = Shared {
             generation: 0,
-            owner: None,
             prepared: BTreeMap::new(),
             next: 0,
             committed: Vec::new(),
@@ -164,33 +169,23 @@ impl<T: Send + 'static> Sink<T> for Collect<T> {
     type Writer = CollectWriter<T>;
 
     fn writer(&self, cx: &SinkContext<'_>) -> Result<CollectWriter<T>, BoxError> {
-        Ok(CollectWriter { collect: self.clone(), generation: cx.generation, rows: Vec::new() })
+        let owner = Owner::of(cx);
+        Ok(CollectWriter { collect: self.clone(), owner, generation: cx.generation, rows: Vec::new() })
     }
 
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
-        let connector = &cx.connector;
-        let flow = (connector.flow.to_string(), connector.version);
-        let owner = Owner { flow, sink: connector.name.to_string() };
-        let mut shared = self.shared.lock();
-        match &shared.owner {
-            // What one of them throws away when it recovers may be the other's.
-            Some((other, since))
-                if *since == cx.generation && other.flow == owner.flow && other.sink != owner.sink =>
-            {
-                let other = &other.sink;
-                return Err(
-                    format!("sink `{other}` collects there already: give each its own `Collect`").into()
-                );
-            }
-            _ => shared.owner = Some((owner, cx.generation)),
-        }
-        Ok(Box::new(CollectCommitter { collect: self.clone(), generation: cx.generation }))
+        Ok(Box::new(CollectCommitter {
+            collect: self.clone(),
+            owner: Owner::of(cx),
+            generation: cx.generation,
+        }))
     }
 }
 
 /// One worker's share of a [`Collect`].
 pub struct CollectWriter<T> {
     collect: Collect<T>,
+    owner: Owner,
     generation: u64,
     rows: Vec<T>,
 }
@@ -209,13 +204,14 @@ impl<T> SinkWriter<T> for CollectWriter<T> {
         }
         let number = shared.next;
         shared.next += 1;
-        shared.prepared.insert(number, std::mem::take(&mut self.rows));
+        shared.prepared.insert(number, (self.owner.clone(), std::mem::take(&mut self.rows)));
         Ok(Some(number.to_le_bytes().to_vec()))
     }
 }
 
 struct CollectCommitter<T> {
     collect: Collect<T>,
+    owner: Owner,
     generation: u64,
 }
 
@@ -235,7 +231,7 @@ impl<T: Send> Committer for CollectCommitter<T> {
             shared.generation = self.generation;
         }
         self.commit(Epoch(0), tokens)?;
-        self.collect.shared.lock().prepared.clear();
+        self.collect.shared.lock().prepared.retain(|_, (owner, _)| *owner != self.owner);
         Ok(())
     }
 
@@ -245,7 +241,7 @@ impl<T: Send> Committer for CollectCommitter<T> {
         shared.admit(self.generation).map_err(|e| CommitError::Refused(e.into()))?;
         for number in numbers {
             match shared.prepared.remove(&number) {
-                Some(rows) => {
+                Some((_, rows)) => {
                     shared.committed.extend(rows);
                     shared.done.insert(number);
                 }

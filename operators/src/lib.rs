@@ -6,6 +6,7 @@
 //! | [`window`] | windows of event time and their aggregates |
 //! | [`process`] | functions of the user's with state and timers |
 //! | [`join`] | two keyed streams become one |
+//! | [`pattern`] | sequences of events that fit a pattern |
 //! | [`table`] | keyed streams of upserts and deletes |
 //! | [`source`], [`sink`] | what a connector implements |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
@@ -26,6 +27,7 @@ pub mod exchange;
 pub mod frontier;
 pub mod join;
 pub mod partitions;
+pub mod pattern;
 pub mod plan;
 pub mod process;
 pub mod sink;
@@ -40,6 +42,7 @@ pub mod window;
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
 pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
+pub use pattern::{AfterMatch, Match, Pattern, PatternStream};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Key, List, Map, Migrations, Reducing, StateValue, Value};

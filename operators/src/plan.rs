@@ -69,6 +69,7 @@ pub struct Node {
     pub(crate) event_time: bool,
     needs_event_time: bool,
     needs_partitions: bool,
+    problem: Option<String>,
     has_sides: bool,
     /// The side outputs that are read.
     sides: Vec<SidePort>,
@@ -105,6 +106,8 @@ pub(crate) struct NodeSpec {
     pub(crate) gives_event_time: bool,
     /// Whether it can have side outputs.
     pub(crate) has_sides: bool,
+    /// Why it cannot be built as it was described, and what to do.
+    pub(crate) problem: Option<String>,
 }
 
 impl NodeSpec {
@@ -118,6 +121,7 @@ impl NodeSpec {
             needs_partitions: false,
             gives_event_time: false,
             has_sides: false,
+            problem: None,
         }
     }
 }
@@ -159,6 +163,7 @@ impl Graph {
             event_time,
             needs_event_time: spec.needs_event_time,
             needs_partitions: spec.needs_partitions,
+            problem: spec.problem,
             has_sides: spec.has_sides,
             sides: Vec::new(),
             idle_after: None,
@@ -299,6 +304,9 @@ impl Graph {
                     "two operators are named `{}`: state is found by name, so give each its own with `.named(..)`",
                     node.name
                 )));
+            }
+            if let Some(wrong) = &node.problem {
+                return Err(problem(format!("`{}`: {wrong}", node.name)));
             }
             let mut sides = HashSet::new();
             if let Some(side) = node.sides.iter().find(|side| !node.has_sides || !sides.insert(side.name)) {

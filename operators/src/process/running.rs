@@ -22,21 +22,51 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
 
     /// As [`KeyedStream::process`], for operators that are made of one: `label` names them in metrics and errors.
     pub(crate) fn process_as<P: ProcessFunction<K, V>>(
-        mut self,
+        self,
         label: &'static str,
         needs_event_time: bool,
         function: P,
     ) -> Stream<P::Out> {
+        let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
+        spec.needs_event_time = needs_event_time;
+        self.process_with(spec, None, move || Ok(function.clone()))
+    }
+
+    /// As [`KeyedStream::process_as`], for an operator whose state is of use only to what `layout` describes, and whose description may be
+    /// wrong: then the flow cannot be started, and the error says why.
+    pub(crate) fn process_checked<P: ProcessFunction<K, V>>(
+        self,
+        label: &'static str,
+        layout: String,
+        function: Result<P, String>,
+    ) -> Stream<P::Out> {
+        let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
+        spec.needs_event_time = true;
+        spec.problem = function.as_ref().err().cloned();
+        let checked =
+            move || function.clone().map_err(|problem| Error::engine(format!("building `{label}`"), problem));
+        self.process_with(spec, Some(layout), checked)
+    }
+
+    fn process_with<P: ProcessFunction<K, V>>(
+        mut self,
+        mut spec: NodeSpec,
+        layout: Option<String>,
+        function: impl Fn() -> Result<P> + Send + Sync + 'static,
+    ) -> Stream<P::Out> {
         let order = self.order.take();
         let (open, late) = order.map_or((None, None), |order| (Some(order.open), order.late));
-        let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
-        spec.needs_event_time = needs_event_time || open.is_some();
+        spec.needs_event_time |= open.is_some();
         spec.has_sides = true;
         let has_late = late.is_some();
         let out = self.exchanged().then(spec, move |builder, port| {
             let late = builder.output::<Late<K, V>>(port + 1);
             let late = LateRecords::new(has_late.then_some(late), builder.metrics());
-            let mut processing = Processing::open(builder, port, function.clone())?;
+            let mut processing = Processing::open(builder, port, function()?)?;
+            if let Some(layout) = &layout {
+                let declared = processing.core.store.declare_layout(layout);
+                declared.map_err(processing.core.failed("restoring its state"))?;
+            }
             if let Some(open) = &open {
                 let waiting = open(&mut processing.core.store);
                 let waiting = waiting.map_err(processing.core.failed("opening the records that wait"))?;

@@ -4,9 +4,9 @@ use super::Inputs;
 use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::{
-    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream,
-    ProcessFunction, Reducing, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Upsert, Value,
-    WindowJoin, WindowedStream, Windows, millis,
+    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream, Match,
+    Pattern, ProcessFunction, Reducing, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Upsert,
+    Value, WindowJoin, WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -58,6 +58,22 @@ pub const CASES: &[Case] = &[
     case("deduplicate, last", &["KeyedStream::deduplicate"], |it| {
         it.show(keyed(it, 0).deduplicate(Keep::Last, millis(30)));
     }),
+    // Patterns.
+    case("pattern", &["KeyedStream::pattern", "PatternStream::select"], |it| {
+        it.show(keyed(it, 0).pattern(rising()).select(|key, found| format!("{key} {:?}", found.all())));
+    }),
+    case(
+        "pattern, and what is too slow",
+        &["PatternStream::timed_out", "PatternStream::flat_select"],
+        |it| {
+            let rows = it.rows.clone();
+            let slow = |key: &u8, partial: &Match<'_, Record>| format!("slow {key} {:?}", partial.all());
+            let patterns = keyed(it, 0).pattern(rising()).timed_out(slow, |slow| slow.sink(rows));
+            it.show(patterns.flat_select(|_, found| {
+                found.all().into_iter().map(|(_, _, record)| *record).collect::<Vec<_>>()
+            }));
+        },
+    ),
     // Windows.
     case(
         "count",
@@ -200,6 +216,12 @@ pub const NOT_DETERMINISTIC: Case = case("order of arrival", &[], |it| it.show(k
 
 fn keyed(it: &Inputs<'_>, seed: i64) -> KeyedStream<u8, Record> {
     it.timed(seed).key_by(|record| record.0)
+}
+
+/// A small value, then some that are greater, and not too long after.
+fn rising() -> Pattern<Record> {
+    let small = Pattern::begin("small").where_(|record: &Record| record.2 % 5 < 2);
+    small.followed_by("greater").where_(|record| record.2 % 5 > 2).times(2).within(millis(60))
 }
 
 fn tumbling(it: &Inputs<'_>) -> WindowedStream<u8, Record> {
