@@ -7,6 +7,7 @@ mod harness;
 mod joins;
 mod keyed;
 mod order;
+mod patterns;
 mod tables;
 mod top_n;
 mod windows;
