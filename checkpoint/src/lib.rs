@@ -36,8 +36,8 @@ pub use coordinator::{Action, BarrierKind, Coordinator, Event, Failure, Job, Opt
 pub use epoch::{Epoch, Generation, TaskId};
 pub use files::{Digest, FileRef};
 pub use manifest::{
-    Blob, FileRole, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared, SourcePart,
-    StateFile, TaskState,
+    Blob, FileRole, JournalState, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared,
+    SourcePart, StateFile, TaskState,
 };
 pub use savepoint::{Place, Savepoint, SavepointError};
 pub use store::{Certainty, Put, Store, StoreError};

@@ -60,6 +60,18 @@ pub struct PartitionState {
     /// Operator uid -> state that belongs to the partition and moves with it, such as a watermark generator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub operators: BTreeMap<String, Blob>,
+    /// Operator uid -> what it has written down about the partition's records.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub journals: BTreeMap<String, JournalState>,
+}
+
+/// What an operator has written down about the records of a partition: bytes that only grow at their end.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct JournalState {
+    /// The files that hold its beginning, in order.
+    pub files: Vec<StateFile>,
+    /// What follows them.
+    pub tail: Blob,
 }
 
 /// The key groups `start..end` of a task.
@@ -187,9 +199,15 @@ pub enum Contradiction {
 }
 
 impl Manifest {
-    /// Every state file in the manifest.
+    /// Every file in the manifest: of operators' state, and of journals.
     pub fn files(&self) -> impl Iterator<Item = &StateFile> {
-        self.operators.values().flatten().flat_map(|task| &task.files)
+        let journals = self
+            .sources
+            .values()
+            .flat_map(BTreeMap::values)
+            .flat_map(|partition| partition.journals.values());
+        let of_journals = journals.flat_map(|journal| &journal.files);
+        self.operators.values().flatten().flat_map(|task| &task.files).chain(of_journals)
     }
 
     /// Adds the parts of `task`.

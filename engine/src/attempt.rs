@@ -17,8 +17,9 @@ use rivermark_checkpoint::{
     Action, BarrierKind, Checkpoints, Coordinator, Epoch, Event, Failure, Generation, Manifest, Outcome,
     Prepared, RestoreFrom, StoreReply, TaskId, Writer,
 };
-use rivermark_operators::partitions::{PartitionEntry, Partitions};
+use rivermark_operators::partitions::{PartitionEntry, Partitions, Remembered};
 use rivermark_operators::sink::{CommitError, Committer, SinkContext};
+use rivermark_operators::source::SourcePartition;
 use rivermark_operators::{Error, Result};
 use rivermark_state::StateError;
 use std::collections::{BTreeMap, HashMap};
@@ -267,7 +268,14 @@ impl Attempt {
             Report::SourcesEnded { worker } => Event::Finished { task: worker },
             Report::Acknowledged { worker, epoch, parts } => {
                 let writer = Arc::clone(self.writer());
-                match self.uploaded.upload(&writer, &self.partitions, worker, epoch, *parts) {
+                match self.uploaded.upload(
+                    &writer,
+                    &self.checkpoints,
+                    &self.partitions,
+                    worker,
+                    epoch,
+                    *parts,
+                ) {
                     Ok(uploaded) => {
                         if let Some(taking) = self.took.get_mut(&epoch) {
                             taking.state_bytes += uploaded.state_bytes;
@@ -440,15 +448,20 @@ impl Attempt {
         self.environment.check_compatible(checkpoint.as_deref())?;
         self.recover_sinks(checkpoint.as_deref())?;
         if let Some(manifest) = &checkpoint {
-            self.uploaded.restored(manifest);
+            self.uploaded.restored(manifest)?;
         }
         self.partitions = Arc::default();
         self.shared.set_partitions(Arc::clone(&self.partitions));
         self.shared.restore_counters(checkpoint.as_deref());
-        for restored in parts::restored_partitions(checkpoint.as_deref())? {
-            let known =
-                self.partitions.add(restored.source, restored.number, restored.name, restored.operators);
-            self.positions.insert(known.index, restored.position);
+        self.earlier = match checkpoint {
+            Some(_) if !self.environment.plan.keeps_journals() => Earlier::default(),
+            _ => Earlier::read(&self.environment)?,
+        };
+        for restored in parts::restored_partitions(checkpoint.as_deref(), &self.checkpoints)? {
+            let parts::RestoredPartition { source, number, name, position, remembered, .. } = restored;
+            let earlier = self.earlier.take(&source, number, &name);
+            let known = self.partitions.add(source, number, name, remembered, earlier);
+            self.positions.insert(known.index, position);
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
@@ -472,10 +485,6 @@ impl Attempt {
                 wake: self.wakes[index].clone(),
             });
         }
-        self.earlier = match checkpoint {
-            Some(_) => Earlier::default(),
-            None => Earlier::read(&self.environment)?,
-        };
         self.discover()?;
         self.partitions.set_known();
         for partition in self.partitions.all() {
@@ -521,9 +530,9 @@ impl Attempt {
                 }
                 environment.check_partitions(self.partitions.all().len() + 1)?;
                 let earlier = self.earlier.take(name, partition.number, &partition.name);
-                let entry =
-                    self.partitions.add_new(Arc::clone(name), partition.number, partition.name, earlier);
-                self.assign(entry);
+                let new = Remembered::default();
+                let SourcePartition { number, name: partition } = partition;
+                self.assign(self.partitions.add(Arc::clone(name), number, partition, new, earlier));
             }
         }
         Ok(())

@@ -1,13 +1,16 @@
-//! What a version that begins anew takes over from the one before: the decisions about time that depended on the moment.
+//! What a version that begins anew takes over from the one before: the decisions that depended on the moment.
 //!
 //! A replay reads a partition's records without the silences between them. Where the version before it did not wait for a silent partition
 //! and then found a record late, the replay must do the same, or its results would differ from those that were published. Such
-//! decisions are in the checkpoints of the earlier version, beside the positions of its partitions.
+//! decisions are in the checkpoints of the earlier version, beside the positions of its partitions. Those that are too many to be taken over
+//! at once are in journals, which are read as the replay goes on, also after a restart in the middle of it.
 
 use crate::environment::Environment;
 use crate::parts;
 use rivermark_checkpoint::{Checkpoints, FlowId, Manifest};
-use rivermark_operators::Result;
+use rivermark_operators::journal::StoredJournal;
+use rivermark_operators::partitions::Remembered;
+use rivermark_operators::{BoxError, Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ type PartitionId = (Arc<str>, u32, String);
 
 /// What operators had saved for each partition.
 #[derive(Default)]
-pub(crate) struct Earlier(HashMap<PartitionId, HashMap<String, Vec<u8>>>);
+pub(crate) struct Earlier(HashMap<PartitionId, Remembered>);
 
 impl Earlier {
     /// Reads the newest checkpoint of the newest version before the flow's own that has one.
@@ -32,19 +35,35 @@ impl Earlier {
             let checkpoints = Checkpoints::new(Arc::clone(environment.store()), flow).map_err(failed)?;
             if let Some(manifest) = checkpoints.newest().map_err(failed)? {
                 tracing::info!(flow = own.name, version, epoch = %manifest.epoch, "repeats the decisions of an earlier version");
-                return Earlier::of(&manifest);
+                return Earlier::of(&manifest, &checkpoints);
             }
         }
         Ok(Earlier::default())
     }
 
-    fn of(manifest: &Manifest) -> Result<Earlier> {
-        let partitions = parts::restored_partitions(Some(manifest))?;
-        Ok(Earlier(partitions.into_iter().map(|p| ((p.source, p.number, p.name), p.operators)).collect()))
+    fn of(manifest: &Manifest, checkpoints: &Checkpoints) -> Result<Earlier> {
+        let partitions = parts::restored_partitions(Some(manifest), checkpoints)?;
+        let pinned = partitions.into_iter().map(|partition| {
+            let parts::RestoredPartition {
+                source,
+                number,
+                name,
+                remembered: Remembered { states, journals },
+                ..
+            } = partition;
+            // The earlier version may go on, and put its files together.
+            let pin = |(operator, journal): (String, StoredJournal)| Ok((operator, journal.pin()?));
+            let journals = journals.into_iter().map(pin).collect::<Result<_, BoxError>>();
+            let journals = journals.map_err(|e| {
+                Error::engine(format!("reading the journals of {name} of an earlier version"), e)
+            })?;
+            Ok(((source, number, name), Remembered { states, journals }))
+        });
+        Ok(Earlier(pinned.collect::<Result<_>>()?))
     }
 
     /// What was saved for a partition.
-    pub(crate) fn take(&mut self, source: &Arc<str>, number: u32, name: &str) -> HashMap<String, Vec<u8>> {
+    pub(crate) fn take(&mut self, source: &Arc<str>, number: u32, name: &str) -> Remembered {
         self.0.remove(&(Arc::clone(source), number, name.to_string())).unwrap_or_default()
     }
 }

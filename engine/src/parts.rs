@@ -1,11 +1,12 @@
 //! From what workers add to a checkpoint to what the manifest holds, and back.
 
 use rivermark_checkpoint::{
-    Blob, Epoch, FileRef, FileRole, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared,
-    Source, SourcePart, StateFile, TaskId, TaskState, Writer,
+    Blob, Checkpoints, Epoch, FileRef, FileRole, JournalState, KeyGroups, Manifest, OperatorPart,
+    PartitionState, Parts, Prepared, Source, SourcePart, StateFile, TaskId, TaskState, Writer,
 };
-use rivermark_operators::context::CheckpointParts;
-use rivermark_operators::partitions::Partitions;
+use rivermark_operators::context::{CheckpointParts, JournalPart};
+use rivermark_operators::journal::{JournalChunk, StoredJournal};
+use rivermark_operators::partitions::{Partitions, Remembered};
 use rivermark_operators::{Error, Result};
 use rivermark_state::{KeyGroupRange, Snapshot, SnapshotSource};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,8 @@ pub(crate) struct Uploaded {
     /// By operator and key groups: a worker goes on with the files of the one before it that owned exactly the same key groups, whatever
     /// its number was. A name means nothing without its key groups: two workers may use the same.
     files: HashMap<(Arc<str>, KeyGroupRange), HashMap<String, FileRef>>,
+    /// Of journals, by operator and partition.
+    journals: HashMap<(Arc<str>, u16), HashMap<String, FileRef>>,
     /// What was counted before this attempt; the first worker's part carries it on.
     counted: BTreeMap<String, u64>,
 }
@@ -35,16 +38,20 @@ impl Uploaded {
     pub(crate) fn upload(
         &mut self,
         writer: &Writer,
+        checkpoints: &Checkpoints,
         partitions: &Partitions,
         task: TaskId,
         epoch: Epoch,
-        parts: CheckpointParts,
+        mut parts: CheckpointParts,
     ) -> Result<UploadedParts> {
-        let mut uploaded = UploadedParts {
-            parts: sources_and_sinks(partitions, task, &parts),
-            state_bytes: 0,
-            uploaded_bytes: 0,
-        };
+        let mut uploaded = UploadedParts { parts: Parts::default(), state_bytes: 0, uploaded_bytes: 0 };
+        let mut journals: HashMap<u16, BTreeMap<String, JournalState>> = HashMap::new();
+        for journal in std::mem::take(&mut parts.journals) {
+            let (operator, partition) = (journal.operator.to_string(), journal.partition);
+            let state = self.upload_journal(writer, checkpoints, epoch, journal, &mut uploaded)?;
+            journals.entry(partition).or_default().insert(operator, state);
+        }
+        uploaded.parts = sources_and_sinks(partitions, task, &parts, journals);
         if task == TaskId(0) {
             uploaded.parts.counters.extend(self.counted.clone());
         }
@@ -99,8 +106,62 @@ impl Uploaded {
         Ok(TaskState { task, groups, files, meta: Blob(snapshot.meta) })
     }
 
+    /// Uploads the chunks of a journal that the store does not have.
+    fn upload_journal(
+        &mut self,
+        writer: &Writer,
+        checkpoints: &Checkpoints,
+        epoch: Epoch,
+        journal: JournalPart,
+        sizes: &mut UploadedParts,
+    ) -> Result<JournalState> {
+        let JournalPart { operator, partition, chunks, tail } = journal;
+        let before = self.journals.remove(&(Arc::clone(&operator), partition)).unwrap_or_default();
+        let mut files = Vec::with_capacity(chunks.len());
+        for JournalChunk { name, content } in chunks {
+            let stored = before.get(&name).copied();
+            let content = match (stored.filter(|content| writer.keep(epoch, content)), content, stored) {
+                (Some(kept), _, _) => kept,
+                (None, Some(bytes), _) => store(writer, epoch, &operator, &name, Source::Bytes(&bytes))?,
+                // The flow has returned to a checkpoint whose files are on their way out.
+                (None, None, Some(content)) => {
+                    let file = StateFile { name: name.clone(), role: FileRole::Base, content };
+                    let bytes = fetch_chunk(checkpoints, &operator, &file)?;
+                    store(writer, epoch, &operator, &name, Source::Bytes(&bytes))?
+                }
+                (None, None, None) => {
+                    let attempt = format!("adding chunk `{name}` of its journal to checkpoint {epoch}");
+                    return Err(Error::state(
+                        &operator,
+                        attempt,
+                        "neither it nor the checkpoint store has the bytes",
+                    ));
+                }
+            };
+            sizes.state_bytes += content.bytes;
+            sizes.uploaded_bytes += if stored == Some(content) { 0 } else { content.bytes };
+            files.push(StateFile { name, role: FileRole::Base, content });
+        }
+        self.note_journal(operator, partition, &files);
+        Ok(JournalState { files, tail: Blob(tail) })
+    }
+
+    fn note_journal(&mut self, operator: Arc<str>, partition: u16, files: &[StateFile]) {
+        let files = files.iter().map(|file| (file.name.clone(), file.content)).collect();
+        self.journals.insert((operator, partition), files);
+    }
+
     /// Notes what the attempt was restored from.
-    pub(crate) fn restored(&mut self, manifest: &Manifest) {
+    ///
+    /// # Errors
+    /// An entry was not written by this engine.
+    pub(crate) fn restored(&mut self, manifest: &Manifest) -> Result<()> {
+        for (source, partition, state) in partitions_of(manifest) {
+            let (index, _) = decode_position(source, partition, state)?;
+            for (operator, journal) in &state.journals {
+                self.note_journal(operator.as_str().into(), index, &journal.files);
+            }
+        }
         self.counted = manifest.counters.clone();
         for (operator, tasks) in &manifest.operators {
             let operator: Arc<str> = operator.as_str().into();
@@ -110,6 +171,7 @@ impl Uploaded {
                 self.files.insert((Arc::clone(&operator), range), files.collect());
             }
         }
+        Ok(())
     }
 }
 
@@ -140,7 +202,12 @@ fn encode_position(index: u16, position: &[u8]) -> Blob {
     Blob([&index.to_le_bytes(), position].concat())
 }
 
-fn sources_and_sinks(partitions: &Partitions, task: TaskId, parts: &CheckpointParts) -> Parts {
+fn sources_and_sinks(
+    partitions: &Partitions,
+    task: TaskId,
+    parts: &CheckpointParts,
+    mut journals: HashMap<u16, BTreeMap<String, JournalState>>,
+) -> Parts {
     let mut operators: HashMap<u16, BTreeMap<String, Blob>> = HashMap::new();
     for part in &parts.partition_states {
         let of_partition = operators.entry(part.partition).or_default();
@@ -154,6 +221,7 @@ fn sources_and_sinks(partitions: &Partitions, task: TaskId, parts: &CheckpointPa
             state: PartitionState {
                 position: encode_position(part.partition, &part.position),
                 operators: operators.remove(&part.partition).unwrap_or_default(),
+                journals: journals.remove(&part.partition).unwrap_or_default(),
             },
         }
     });
@@ -178,30 +246,49 @@ pub(crate) struct RestoredPartition {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) position: Vec<u8>,
-    pub(crate) operators: HashMap<String, Vec<u8>>,
+    pub(crate) remembered: Remembered,
 }
 
-/// The partitions of a checkpoint, in the order of their indexes.
-pub(crate) fn restored_partitions(manifest: Option<&Manifest>) -> Result<Vec<RestoredPartition>> {
+fn partitions_of(manifest: &Manifest) -> impl Iterator<Item = (&str, &str, &PartitionState)> {
+    manifest.sources.iter().flat_map(|(source, partitions)| {
+        partitions.iter().map(move |(partition, state)| (source.as_str(), partition.as_str(), state))
+    })
+}
+
+/// An entry of a checkpoint that cannot be read.
+fn broken(source: &str, partition: &str) -> Error {
+    let attempt = format!("restoring the position of `{partition}`");
+    Error::source(source, attempt, "the checkpoint's entry was not written by this engine")
+}
+
+/// The other direction of [`encode_position`].
+fn decode_position<'a>(source: &str, partition: &str, state: &'a PartitionState) -> Result<(u16, &'a [u8])> {
+    let (index, position) = state.position.0.split_first_chunk().ok_or_else(|| broken(source, partition))?;
+    Ok((u16::from_le_bytes(*index), position))
+}
+
+/// The partitions of a checkpoint, in the order of their indexes. Their journals are read from `checkpoints` when they are asked for.
+pub(crate) fn restored_partitions(
+    manifest: Option<&Manifest>,
+    checkpoints: &Checkpoints,
+) -> Result<Vec<RestoredPartition>> {
     let mut restored = Vec::new();
-    for (source, partition, state) in
-        manifest.into_iter().flat_map(|manifest| &manifest.sources).flat_map(|(source, partitions)| {
-            partitions.iter().map(move |(partition, state)| (source, partition, state))
-        })
-    {
-        let broken = || {
-            let attempt = format!("restoring the position of `{partition}`");
-            Error::source(source, attempt, "the checkpoint's entry was not written by this engine")
+    for (source, partition, state) in manifest.into_iter().flat_map(partitions_of) {
+        let (number, name) = partition.split_once(':').ok_or_else(|| broken(source, partition))?;
+        let (index, position) = decode_position(source, partition, state)?;
+        let journal = |(operator, journal): (&String, &JournalState)| {
+            (operator.clone(), stored_journal(operator, journal, checkpoints))
         };
-        let (number, name) = partition.split_once(':').ok_or_else(broken)?;
-        let (index, position) = state.position.0.split_first_chunk().ok_or_else(broken)?;
         restored.push(RestoredPartition {
-            index: u16::from_le_bytes(*index),
-            source: source.as_str().into(),
-            number: number.parse().map_err(|_| broken())?,
+            index,
+            source: source.into(),
+            number: number.parse().map_err(|_| broken(source, partition))?,
             name: name.to_string(),
             position: position.to_vec(),
-            operators: state.operators.iter().map(|(name, blob)| (name.clone(), blob.0.clone())).collect(),
+            remembered: Remembered {
+                states: state.operators.iter().map(|(name, blob)| (name.clone(), blob.0.clone())).collect(),
+                journals: state.journals.iter().map(journal).collect(),
+            },
         });
     }
     restored.sort_by_key(|partition| partition.index);
@@ -212,4 +299,18 @@ pub(crate) fn restored_partitions(manifest: Option<&Manifest>) -> Result<Vec<Res
         ));
     }
     Ok(restored)
+}
+
+fn stored_journal(operator: &str, journal: &JournalState, checkpoints: &Checkpoints) -> StoredJournal {
+    let chunks = journal.files.iter().map(|file| file.name.clone()).collect();
+    let (operator, files, checkpoints) = (operator.to_string(), journal.files.clone(), checkpoints.clone());
+    StoredJournal::new(chunks, journal.tail.0.clone(), move |index| {
+        Ok(fetch_chunk(&checkpoints, &operator, &files[index])?)
+    })
+}
+
+fn fetch_chunk(checkpoints: &Checkpoints, operator: &str, file: &StateFile) -> Result<Vec<u8>> {
+    checkpoints
+        .fetch_bytes(file)
+        .map_err(|e| Error::state(operator, format!("reading chunk `{}` of its journal", file.name), e))
 }

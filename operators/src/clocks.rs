@@ -118,6 +118,7 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partitions::Remembered;
 
     fn t(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -126,7 +127,13 @@ mod tests {
     fn two() -> (Partitions, TimeGroup) {
         let partitions = Partitions::default();
         for n in 0..2 {
-            partitions.add("clicks".into(), n, format!("clicks[{n}]"), HashMap::new());
+            partitions.add(
+                "clicks".into(),
+                n,
+                format!("clicks[{n}]"),
+                Remembered::default(),
+                Remembered::default(),
+            );
         }
         (partitions, TimeGroup(vec![("time".into(), vec!["clicks".into()])]))
     }
@@ -169,7 +176,7 @@ mod tests {
     #[test]
     fn partitions_of_other_groups_are_not_followed() {
         let (partitions, group) = two();
-        partitions.add("views".into(), 0, "views[0]".into(), HashMap::new());
+        partitions.add("views".into(), 0, "views[0]".into(), Remembered::default(), Remembered::default());
         partitions.set_known();
         for index in 0..2 {
             partitions.clocks().open(&"time".into(), index, t(40));

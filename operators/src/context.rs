@@ -3,6 +3,7 @@
 use crate::batch::{Origin, Stamp};
 use crate::edge::Signal;
 use crate::error::{Blame, BoxError, Error, Result};
+use crate::journal::JournalChunk;
 use crate::time::Timestamp;
 use rivermark_checkpoint::Epoch;
 use rivermark_state::{KeyedStore, Snapshot};
@@ -55,6 +56,8 @@ pub struct CheckpointParts {
     pub positions: Vec<PositionPart>,
     /// What operators remember for each source partition, such as its watermark.
     pub partition_states: Vec<PartitionStatePart>,
+    /// What operators have written down about source partitions.
+    pub journals: Vec<JournalPart>,
     /// Snapshots of keyed state, by operator.
     pub states: Vec<(Arc<str>, Snapshot)>,
     /// What sinks prepared: durable and invisible until the token is committed.
@@ -121,6 +124,19 @@ pub struct PartitionStatePart {
     pub partition: u16,
     /// The operator's own encoding.
     pub state: Vec<u8>,
+}
+
+/// What an operator has written down about the records of one source partition.
+#[derive(Clone, Debug)]
+pub struct JournalPart {
+    /// The operator's name in the flow.
+    pub operator: Arc<str>,
+    /// The partition's index in the job's table.
+    pub partition: u16,
+    /// Its chunks, in order.
+    pub chunks: Vec<JournalChunk>,
+    /// What follows the last of them.
+    pub tail: Vec<u8>,
 }
 
 /// Remembers which record a user's function was working on when it panicked.

@@ -11,7 +11,7 @@
 //! | [`source`], [`sink`] | what a connector implements |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
-//! | [`plan`], [`context`], [`partitions`] | what an engine needs to run a flow |
+//! | [`plan`], [`context`], [`partitions`], [`journal`] | what an engine needs to run a flow |
 //! | [`testing`] | a harness for operators, driven by hand |
 //!
 //! The crate describes and computes; it opens no file, starts no thread and reads no clock. Programs use it through the facade
@@ -26,6 +26,7 @@ mod error;
 pub mod exchange;
 pub mod frontier;
 pub mod join;
+pub mod journal;
 pub mod partitions;
 pub mod pattern;
 pub mod plan;

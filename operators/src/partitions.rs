@@ -4,11 +4,21 @@
 //! life (the checkpoint carries the table): the order of records by (time, partition, offset) must not change across restarts.
 
 use crate::clocks::Clocks;
+use crate::journal::StoredJournal;
 use crate::time::Timestamp;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// What a checkpoint has of a partition, by operator.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// What operators had saved for it, in their own encoding.
+    pub states: HashMap<String, Vec<u8>>,
+    /// What they wrote down about its records.
+    pub journals: HashMap<String, StoredJournal>,
+}
 
 /// One source partition of a job.
 #[derive(Debug)]
@@ -25,8 +35,8 @@ pub struct PartitionEntry {
     idle: AtomicBool,
     ended: AtomicBool,
     max_drift: AtomicI64,
-    restored: HashMap<String, Vec<u8>>,
-    earlier: HashMap<String, Vec<u8>>,
+    restored: Remembered,
+    earlier: Remembered,
 }
 
 impl PartitionEntry {
@@ -62,12 +72,22 @@ impl PartitionEntry {
 
     /// What the operator `operator` had saved for this partition in the checkpoint that the job started from.
     pub(crate) fn restored(&self, operator: &str) -> Option<&[u8]> {
-        self.restored.get(operator).map(Vec::as_slice)
+        self.restored.states.get(operator).map(Vec::as_slice)
     }
 
-    /// What it had saved for this partition in the last checkpoint of an earlier version of the flow, for a version that begins anew.
+    /// What it had written down about this partition's records, in that checkpoint.
+    pub(crate) fn restored_journal(&self, operator: &str) -> Option<&StoredJournal> {
+        self.restored.journals.get(operator)
+    }
+
+    /// What it had saved for this partition in the last checkpoint of an earlier version of the flow, where that may be of use.
     pub(crate) fn earlier(&self, operator: &str) -> Option<&[u8]> {
-        self.earlier.get(operator).map(Vec::as_slice)
+        self.earlier.states.get(operator).map(Vec::as_slice)
+    }
+
+    /// What it had written down about this partition's records, in that checkpoint.
+    pub(crate) fn earlier_journal(&self, operator: &str) -> Option<&StoredJournal> {
+        self.earlier.journals.get(operator)
     }
 }
 
@@ -81,8 +101,8 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// Adds a partition and returns it. Called by the engine, in the order that the checkpoint or the first start fixed. `restored` is what
-    /// operators had saved for it.
+    /// Adds a partition and returns it. Called by the engine, in the order that the checkpoint or the first start fixed. `restored` is what the
+    /// checkpoint has of it; `earlier` what the last one of an earlier version has, with decisions to repeat.
     ///
     /// # Panics
     /// With more partitions than a stamp can name, [`crate::Origin::MAX_PARTITIONS`]; the engine checks before.
@@ -91,33 +111,8 @@ impl Partitions {
         source: Arc<str>,
         number: u32,
         name: String,
-        restored: HashMap<String, Vec<u8>>,
-    ) -> Arc<PartitionEntry> {
-        self.add_entry(source, number, name, restored, HashMap::new())
-    }
-
-    /// As [`Partitions::add`], for a partition that this version of the flow has not read yet. `earlier` is what operators of an earlier version
-    /// had saved for it: decisions to repeat.
-    ///
-    /// # Panics
-    /// As [`Partitions::add`].
-    pub fn add_new(
-        &self,
-        source: Arc<str>,
-        number: u32,
-        name: String,
-        earlier: HashMap<String, Vec<u8>>,
-    ) -> Arc<PartitionEntry> {
-        self.add_entry(source, number, name, HashMap::new(), earlier)
-    }
-
-    fn add_entry(
-        &self,
-        source: Arc<str>,
-        number: u32,
-        name: String,
-        restored: HashMap<String, Vec<u8>>,
-        earlier: HashMap<String, Vec<u8>>,
+        restored: Remembered,
+        earlier: Remembered,
     ) -> Arc<PartitionEntry> {
         let mut entries = self.entries.write();
         let index = u16::try_from(entries.len()).expect("the engine checks the number of partitions");
@@ -186,10 +181,19 @@ mod tests {
     #[test]
     fn a_partition_waits_for_the_slowest_that_is_neither_idle_nor_ended() {
         let table = Partitions::default();
-        let add = |n| table.add("clicks".into(), n, format!("clicks[{n}]"), HashMap::new());
+        let add = |n| {
+            table.add(
+                "clicks".into(),
+                n,
+                format!("clicks[{n}]"),
+                Remembered::default(),
+                Remembered::default(),
+            )
+        };
         let (fast, slow) = (add(0), add(1));
         // A source that is not aligned is nobody's business.
-        let other = table.add("views".into(), 0, "views[0]".into(), HashMap::new());
+        let other =
+            table.add("views".into(), 0, "views[0]".into(), Remembered::default(), Remembered::default());
         fast.set_max_drift(1000);
         fast.set_watermark(Timestamp::from_millis(5001));
         assert!(table.too_far_ahead(&fast), "the other has not begun");

@@ -333,7 +333,11 @@ impl Graph {
         }
         self.check_dropped().map_err(problem)?;
         let Graph { nodes, ports, exchanges, dropped, .. } = self;
-        Ok(Plan { flow, version, nodes, ports, exchanges, dropped })
+        let plan = Plan { flow, version, nodes, ports, exchanges, dropped };
+        match plan.check_times() {
+            Ok(()) => Ok(plan),
+            Err(problem) => Err(Error::Flow { flow: plan.flow, problem }),
+        }
     }
 }
 
@@ -416,6 +420,28 @@ impl Plan {
         }
         let in_order = told.into_iter().filter(|node| members.contains(node));
         TimeGroup(in_order.map(|node| (Arc::clone(&self.nodes[node].name), self.sources_of(node))).collect())
+    }
+
+    /// Whether streams that meet are of one sort of time.
+    fn check_times(&self) -> std::result::Result<(), String> {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.needs_partitions) {
+            let met = self.behind(index);
+            let other = |(at, other): &(usize, &Node)| {
+                other.needs_partitions && other.label != node.label && !self.behind(*at).is_disjoint(&met)
+            };
+            if let Some((_, other)) = self.nodes.iter().enumerate().find(other) {
+                return Err(format!(
+                    "the stream of `{}` meets that of `{}`: an hour of event time is not an hour of processing time; tell both the same sort",
+                    node.name, other.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether operators of the flow write journals, so that what an earlier version has written may be of use.
+    pub fn keeps_journals(&self) -> bool {
+        self.nodes.iter().any(|node| node.label == crate::stream::PROCESSING_TIME)
     }
 
     /// The nodes that the time told by `from` reaches: all behind it, up to where time is told anew.

@@ -15,6 +15,7 @@ mod lateness;
 mod model;
 mod operators;
 mod partitions;
+mod processing_time;
 mod replay;
 mod simulated;
 #[path = "../common/sips.rs"]

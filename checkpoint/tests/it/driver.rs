@@ -48,7 +48,7 @@ pub const fn secs(seconds: u64) -> Duration {
 
 /// A task's share of an epoch: the position of its partition, and a token.
 pub fn parts(task: u32, epoch: Epoch) -> Parts {
-    let state = PartitionState { position: Blob(vec![epoch.0 as u8]), operators: BTreeMap::new() };
+    let state = PartitionState { position: Blob(vec![epoch.0 as u8]), ..PartitionState::default() };
     let source = SourcePart { source: "source".to_owned(), partition: task.to_string(), state };
     Parts { sources: vec![source], sinks: vec![("sink".to_owned(), token(task, epoch))], ..Parts::default() }
 }

@@ -14,7 +14,8 @@ fn manifest() -> Manifest {
     let groups = KeyGroups { start: 0, end: 128 };
     let task = TaskState { task: TaskId(0), groups, files: vec![file], meta: Blob(vec![0, 255]) };
     let generator = [("watermarks".to_owned(), Blob(vec![1, 2]))].into();
-    let partition = PartitionState { position: Blob(vec![9]), operators: generator };
+    let partition =
+        PartitionState { position: Blob(vec![9]), operators: generator, ..PartitionState::default() };
     Manifest {
         flow: "clicks".to_owned(),
         version: 1,

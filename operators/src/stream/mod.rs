@@ -7,11 +7,13 @@ mod filter;
 mod flat_map;
 mod key_by;
 mod map;
+mod processing_time;
 mod reduce;
 mod union;
 
 pub use deduplicate::Keep;
 pub use key_by::KeyedStream;
+pub(crate) use processing_time::LABEL as PROCESSING_TIME;
 
 use crate::error::Result;
 use crate::plan::{Dropped, Graph, NodeKind, NodeSpec, Plan, TaskBuilder};

@@ -2,10 +2,13 @@
 
 use super::{Fed, Fill, Mode};
 use crate::batch::{Batch, Origin, Stamp};
-use crate::context::{CheckpointParts, ExchangeId, OperatorMetrics, Payload, TaskContext, Transport};
+use crate::context::{
+    CheckpointParts, ExchangeId, JournalPart, OperatorMetrics, Payload, TaskContext, Transport,
+};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{Error, Result};
-use crate::partitions::{PartitionEntry, Partitions};
+use crate::journal::StoredJournal;
+use crate::partitions::{PartitionEntry, Partitions, Remembered};
 use crate::plan::{InletTask, Plan, Resources, TaskEnvironment, Tasks};
 use crate::source::{Progress, SourceTask, Waker};
 use crate::time::Timestamp;
@@ -28,7 +31,9 @@ pub(super) struct Kept {
     states: HashMap<Arc<str>, RestorePart>,
     /// State files by operator and name: a snapshot names earlier ones without their content.
     files: HashMap<(Arc<str>, String), RestoreFile>,
-    partitions: HashMap<u16, HashMap<String, Vec<u8>>>,
+    partitions: HashMap<u16, Remembered>,
+    /// Chunks of journals, by operator, partition and name.
+    chunks: HashMap<(Arc<str>, u16, String), Vec<u8>>,
     watermarks: BTreeMap<String, i64>,
     ends: BTreeMap<String, i64>,
     pub(super) metrics: HashMap<Arc<str>, Arc<OperatorMetrics>>,
@@ -53,13 +58,33 @@ impl Kept {
         self.partitions.clear();
         for part in parts.partition_states {
             let of_partition = self.partitions.entry(part.partition).or_default();
-            of_partition.insert(part.operator.to_string(), part.state);
+            of_partition.states.insert(part.operator.to_string(), part.state);
+        }
+        for part in parts.journals {
+            let operator = part.operator.to_string();
+            let partition = part.partition;
+            let journal = self.journal(part);
+            self.partitions.entry(partition).or_default().journals.insert(operator, journal);
         }
         let times = |times: &[(Arc<str>, Timestamp)]| {
             times.iter().map(|(name, at)| (name.to_string(), at.millis())).collect()
         };
         self.watermarks = times(&parts.watermarks);
         self.ends = times(&parts.ends);
+    }
+
+    fn journal(&mut self, part: JournalPart) -> StoredJournal {
+        let JournalPart { operator, partition, chunks, tail } = part;
+        let (mut names, mut contents) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let kept = self.chunks.entry((Arc::clone(&operator), partition, chunk.name.clone())).or_default();
+            if let Some(content) = chunk.content {
+                *kept = content;
+            }
+            contents.push(kept.clone());
+            names.push(chunk.name);
+        }
+        StoredJournal::new(names, tail, move |index| Ok(contents[index].clone()))
     }
 
     fn part(&mut self, operator: &Arc<str>, snapshot: Snapshot) -> RestorePart {
@@ -105,7 +130,8 @@ impl Instance {
         let entries: Vec<Arc<PartitionEntry>> = (0..inputs)
             .map(|number| {
                 let restored = kept.partitions.get(&(number as u16)).cloned().unwrap_or_default();
-                partitions.add("input".into(), number as u32, format!("input[{number}]"), restored)
+                let name = format!("input[{number}]");
+                partitions.add("input".into(), number as u32, name, restored, Remembered::default())
             })
             .collect();
         partitions.set_known();

@@ -1,6 +1,6 @@
 //! A process: the real coordinator, a driver and tasks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -355,7 +355,7 @@ impl Process {
 
 impl Task {
     fn parts(&mut self, index: usize) -> Parts {
-        let state = PartitionState { position: Blob(vec![self.position]), operators: BTreeMap::new() };
+        let state = PartitionState { position: Blob(vec![self.position]), ..PartitionState::default() };
         let source = SourcePart { source: "s".to_owned(), partition: index.to_string(), state };
         let sinks = self.owed.drain(..).map(|prepared| ("k".to_owned(), prepared)).collect();
         Parts { sources: vec![source], sinks, ..Parts::default() }
