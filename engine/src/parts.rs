@@ -33,6 +33,14 @@ pub(crate) struct UploadedParts {
     pub(crate) uploaded_bytes: u64,
 }
 
+impl UploadedParts {
+    /// Counts a file that the worker's part needs.
+    fn count(&mut self, content: FileRef, is_new: bool) {
+        self.state_bytes += content.bytes;
+        self.uploaded_bytes += if is_new { content.bytes } else { 0 };
+    }
+}
+
 impl Uploaded {
     /// Uploads a worker's new state files, and says what the manifest needs to know of its parts.
     pub(crate) fn upload(
@@ -96,8 +104,7 @@ impl Uploaded {
                     ));
                 }
             };
-            sizes.state_bytes += content.bytes;
-            sizes.uploaded_bytes += if before.is_none() { content.bytes } else { 0 };
+            sizes.count(content, before.is_none());
             known.insert(file.name.clone(), content);
             files.push(StateFile { name: file.name, role: role_of(file.role), content });
         }
@@ -120,7 +127,8 @@ impl Uploaded {
         let mut files = Vec::with_capacity(chunks.len());
         for JournalChunk { name, content } in chunks {
             let stored = before.get(&name).copied();
-            let content = match (stored.filter(|content| writer.keep(epoch, content)), content, stored) {
+            let kept = stored.filter(|content| writer.keep(epoch, content));
+            let content = match (kept, content, stored) {
                 (Some(kept), _, _) => kept,
                 (None, Some(bytes), _) => store(writer, epoch, &operator, &name, Source::Bytes(&bytes))?,
                 // The flow has returned to a checkpoint whose files are on their way out.
@@ -138,8 +146,7 @@ impl Uploaded {
                     ));
                 }
             };
-            sizes.state_bytes += content.bytes;
-            sizes.uploaded_bytes += if stored == Some(content) { 0 } else { content.bytes };
+            sizes.count(content, kept.is_none());
             files.push(StateFile { name, role: FileRole::Base, content });
         }
         self.note_journal(operator, partition, &files);

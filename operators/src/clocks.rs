@@ -36,8 +36,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn advance(&self, watermark: Timestamp) {
-        self.watermark.store(watermark.millis(), Ordering::SeqCst);
+    /// Moves it to `watermark`; answers whether that is later than where it was.
+    pub(crate) fn advance(&self, watermark: Timestamp) -> bool {
+        self.watermark.swap(watermark.millis(), Ordering::SeqCst) < watermark.millis()
     }
 
     pub(crate) fn set(&self, status: Status) {

@@ -35,6 +35,12 @@ fn name_of(chunk: &Range<u64>) -> String {
     format!("{}-{}", chunk.start, chunk.end)
 }
 
+/// The other direction of [`name_of`].
+fn named(name: &str) -> Option<Range<u64>> {
+    let (start, end) = name.split_once('-')?;
+    Some(start.parse().ok()?..end.parse().ok()?)
+}
+
 /// One chunk of a journal at a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalChunk {
@@ -72,11 +78,8 @@ impl StoredJournal {
     /// # Errors
     /// Those of fetching.
     pub fn pin(mut self) -> Result<StoredJournal, BoxError> {
-        let largest = |name: &str| {
-            let (from, to) = name.split_once('-')?;
-            Some(to.parse::<u64>().ok()? - from.parse::<u64>().ok()? == SIZES[0])
-        };
-        let stays = self.chunks.iter().take_while(|name| largest(name) == Some(true)).count();
+        let is_largest = |chunk: Range<u64>| chunk.end.checked_sub(chunk.start) == Some(SIZES[0]);
+        let stays = self.chunks.iter().take_while(|name| named(name).is_some_and(is_largest)).count();
         let mut pinned = Vec::new();
         for index in stays..self.chunks.len() {
             pinned.extend((self.fetch)(index)?);
@@ -94,7 +97,7 @@ impl StoredJournal {
 
     /// How many bytes lie in its chunks.
     fn chunked(&self) -> Result<u64, BoxError> {
-        let end = self.chunks.last().map_or(Some(0), |name| name.split_once('-')?.1.parse().ok());
+        let end = self.chunks.last().map_or(Some(0), |name| Some(named(name)?.end));
         let end = end.filter(|end| chunks_of(*end).iter().map(name_of).eq(self.chunks.iter().cloned()));
         end.ok_or_else(|| {
             format!("its chunks are `{}`, which leave something out", self.chunks.join("`, `")).into()
@@ -197,7 +200,8 @@ impl Journal {
         let (chunks, before) = (chunks_of(self.len()), chunks_of(self.stored));
         let chunked = chunks.last().map_or(0, |chunk| chunk.end);
         let content = |chunk: &Range<u64>| {
-            let is_new = !before.contains(chunk);
+            let is_new =
+                before.binary_search_by_key(&(chunk.start, chunk.end), |b| (b.start, b.end)).is_err();
             is_new.then(|| self.bytes(chunk.clone()).to_vec())
         };
         let tail = self.bytes(chunked..self.len()).to_vec();

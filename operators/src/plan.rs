@@ -69,6 +69,7 @@ pub struct Node {
     pub(crate) event_time: bool,
     needs_event_time: bool,
     needs_partitions: bool,
+    keeps_journals: bool,
     problem: Option<String>,
     has_sides: bool,
     /// The side outputs that are read.
@@ -104,6 +105,8 @@ pub(crate) struct NodeSpec {
     /// Whether it must be in the task that reads its sources.
     pub(crate) needs_partitions: bool,
     pub(crate) gives_event_time: bool,
+    /// Whether it writes down what a replay must repeat.
+    pub(crate) keeps_journals: bool,
     /// Whether it can have side outputs.
     pub(crate) has_sides: bool,
     /// Why it cannot be built as it was described, and what to do.
@@ -120,6 +123,7 @@ impl NodeSpec {
             needs_event_time: false,
             needs_partitions: false,
             gives_event_time: false,
+            keeps_journals: false,
             has_sides: false,
             problem: None,
         }
@@ -163,6 +167,7 @@ impl Graph {
             event_time,
             needs_event_time: spec.needs_event_time,
             needs_partitions: spec.needs_partitions,
+            keeps_journals: spec.keeps_journals,
             problem: spec.problem,
             has_sides: spec.has_sides,
             sides: Vec::new(),
@@ -441,7 +446,7 @@ impl Plan {
 
     /// Whether operators of the flow write journals, so that what an earlier version has written may be of use.
     pub fn keeps_journals(&self) -> bool {
-        self.nodes.iter().any(|node| node.label == crate::stream::PROCESSING_TIME)
+        self.nodes.iter().any(|node| node.keeps_journals)
     }
 
     /// The nodes that the time told by `from` reaches: all behind it, up to where time is told anew.

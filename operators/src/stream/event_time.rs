@@ -9,12 +9,13 @@
 //!    with them the decisions of point 3 that have made records late, so that a replay can repeat them.
 
 use super::Stream;
+use super::telling::Telling;
 use crate::batch::Batch;
-use crate::clocks::{Clock, Status, TimeGroup};
-use crate::context::{BlameCell, OperatorMetrics, PartitionStatePart, TaskContext};
+use crate::clocks::{Clock, Status};
+use crate::context::{BlameCell, PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{Error, Result};
-use crate::partitions::{PartitionEntry, Partitions};
+use crate::partitions::PartitionEntry;
 use crate::plan::{NodeKind, NodeSpec};
 use crate::time::{Timestamp, span_millis};
 use crate::watermark::{PartitionWatermark, Watermarks};
@@ -37,21 +38,17 @@ impl<T: Send + 'static> Stream<T> {
         spec.needs_partitions = true;
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
-            let group = builder.time_group();
+            let telling = Telling::of(builder);
             builder.attach(
                 0,
                 TellingTime {
                     name: builder.name(),
                     blame: builder.blame(),
-                    metrics: builder.metrics(),
-                    table: Arc::clone(&builder.environment().partitions),
-                    group: group.clone(),
+                    telling,
                     watermarks: watermarks.clone(),
                     time: time.clone(),
                     partitions: Vec::new(),
                     current: None,
-                    sent: builder.restored_watermark(),
-                    told: false,
                     out,
                 },
             );
@@ -83,25 +80,19 @@ impl Partition {
 struct TellingTime<F, T> {
     name: Arc<str>,
     blame: BlameCell,
-    metrics: Arc<OperatorMetrics>,
-    table: Arc<Partitions>,
-    group: TimeGroup,
+    telling: Telling,
     watermarks: Watermarks,
     time: F,
     partitions: Vec<Partition>,
     /// Which of them the last record was from.
     current: Option<usize>,
-    /// The watermark that was passed on, or that everything downstream was restored to.
-    sent: Timestamp,
-    /// It was passed on in this run.
-    told: bool,
     out: Output<T>,
 }
 
 impl<F, T> TellingTime<F, T> {
     /// Starts a partition's watermark, from the checkpoint if there is one, and not below what others may have reached without it.
     fn open(&mut self, index: u16) -> Result<()> {
-        let entry = self.table.get(index).expect("the source announces partitions of the table");
+        let entry = self.telling.entry(index);
         let mut watermark = self.watermarks.start();
         let known = match (entry.restored(&self.name), entry.earlier(&self.name)) {
             (Some(saved), _) => watermark.restore(saved),
@@ -112,9 +103,9 @@ impl<F, T> TellingTime<F, T> {
             let attempt = format!("restoring the watermark of {}", entry.name);
             return Err(Error::state(&self.name, attempt, "the checkpoint's bytes are not a watermark"));
         }
-        watermark.raise(self.sent);
+        watermark.raise(self.telling.sent());
         entry.set_max_drift(self.watermarks.max_drift.map_or(i64::MAX, span_millis));
-        let clock = self.table.clocks().open(&self.name, index, watermark.watermark());
+        let clock = self.telling.clock(index, watermark.watermark());
         let partition = Partition { entry, watermark, status: Status::Active, clock };
         partition.publish();
         self.partitions.push(partition);
@@ -139,7 +130,7 @@ impl<F, T> TellingTime<F, T> {
                 partition.set(Status::Idle);
             }
             PartitionChange::Active(_) if may_idle => {
-                partition.watermark.raise(self.sent);
+                partition.watermark.raise(self.telling.sent());
                 partition.publish();
                 partition.entry.set_idle(false);
                 partition.set(Status::Active);
@@ -157,39 +148,22 @@ impl<F, T> TellingTime<F, T> {
     fn settle(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         let active = self.partitions.iter().filter(|partition| partition.status == Status::Active);
         let least = active.map(|partition| partition.watermark.watermark()).min();
-        let reached = least.or_else(|| {
-            self.table.clocks().begin_to_follow();
-            self.table.clocks().follow(&self.group, &self.table)
-        });
-        let reached = reached.unwrap_or(Timestamp::MIN);
-        if reached > self.sent || !self.told && reached == self.sent && reached > Timestamp::MIN {
-            (self.sent, self.told) = (reached, true);
-            self.metrics.set_watermark(reached);
-            self.out.signal(Signal::Watermark(reached), cx)?;
-        }
-        Ok(())
+        self.telling.pass_on(least, &mut self.out, cx)
     }
 
     /// Whether time may have moved though none of this task's partitions has: others have it to themselves, or it stands where
     /// the checkpoint left it and has not been told since.
     fn may_have_moved(&self) -> bool {
         let active = self.partitions.iter().any(|partition| partition.status == Status::Active);
-        !active || !self.told && self.table.clocks().follow(&self.group, &self.table).is_some()
-    }
-
-    /// Tells those who follow that a clock has moved.
-    fn wake_followers(&self, cx: &mut TaskContext<'_>) {
-        if self.table.clocks().are_followed() {
-            cx.transport.wake_all();
-        }
+        !active || !self.telling.told() && self.telling.follow().is_some()
     }
 
     fn save(&mut self, cx: &mut TaskContext<'_>) {
-        cx.parts.watermarks.push((Arc::clone(&self.name), self.sent));
+        cx.parts.watermarks.push((Arc::clone(&self.name), self.telling.sent()));
         for partition in &mut self.partitions {
             // Who takes it over may not have passed on so much. At the end of time there is nothing to be behind of.
-            if partition.status != Status::Active && self.sent < Timestamp::MAX {
-                partition.watermark.raise(self.sent);
+            if partition.status != Status::Active && self.telling.sent() < Timestamp::MAX {
+                partition.watermark.raise(self.telling.sent());
             }
             cx.parts.partition_states.push(PartitionStatePart {
                 operator: Arc::clone(&self.name),
@@ -236,11 +210,11 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
                 partition.publish();
                 moved = true;
                 // Only what held time back can let it pass.
-                held |= before <= self.sent;
+                held |= before <= self.telling.sent();
             }
         }
         if moved {
-            self.wake_followers(cx);
+            self.telling.wake_followers(cx);
         }
         if held { self.settle(cx) } else { Ok(()) }
     }
@@ -252,7 +226,7 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
             Signal::Partition(change) => {
                 self.change(change)?;
                 self.out.signal(signal, cx)?;
-                self.wake_followers(cx);
+                self.telling.wake_followers(cx);
                 // While partitions are handed out, the first must not speak for those to come.
                 if let PartitionChange::Opened(_) = change { Ok(()) } else { self.settle(cx) }
             }

@@ -9,11 +9,11 @@ mod key_by;
 mod map;
 mod processing_time;
 mod reduce;
+mod telling;
 mod union;
 
 pub use deduplicate::Keep;
 pub use key_by::KeyedStream;
-pub(crate) use processing_time::LABEL as PROCESSING_TIME;
 
 use crate::error::Result;
 use crate::plan::{Dropped, Graph, NodeKind, NodeSpec, Plan, TaskBuilder};

@@ -15,20 +15,18 @@
 //! ingestion time); neither can be replayed.
 
 use super::Stream;
+use super::telling::Telling;
 use crate::batch::Batch;
-use crate::clocks::{Clock, Status, TimeGroup};
-use crate::context::{JournalPart, OperatorMetrics, PartitionStatePart, TaskContext};
+use crate::clocks::{Clock, Status};
+use crate::context::{JournalPart, PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::journal::{Journal, JournalReader};
-use crate::partitions::{PartitionEntry, Partitions};
+use crate::partitions::PartitionEntry;
 use crate::plan::{NodeKind, NodeSpec};
 use crate::time::{Timestamp, span_millis};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What operators of this sort are called.
-pub(crate) const LABEL: &str = "processing_time";
 
 impl<T: Send + 'static> Stream<T> {
     /// Tells processing time: a record happens when it is read, to a `resolution` of a millisecond or more. Windows, timers and
@@ -53,28 +51,25 @@ impl<T: Send + 'static> Stream<T> {
     /// # }
     /// ```
     pub fn processing_time(self, resolution: Duration) -> Stream<T> {
-        let mut spec = NodeSpec::new(LABEL, NodeKind::Transform, vec![], 1);
+        let mut spec = NodeSpec::new("processing_time", NodeKind::Transform, vec![], 1);
         spec.gives_event_time = true;
         spec.needs_partitions = true;
+        spec.keeps_journals = true;
         let tick = span_millis(resolution);
         if tick < 1 {
             spec.problem = Some(format!("a resolution of {resolution:?}: give a millisecond or more"));
         }
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
-            let group = builder.time_group();
+            let telling = Telling::of(builder);
             builder.attach(
                 0,
                 TellingProcessingTime {
                     name: builder.name(),
-                    metrics: builder.metrics(),
-                    table: Arc::clone(&builder.environment().partitions),
-                    group,
+                    telling,
                     tick,
                     partitions: Vec::new(),
                     begun: false,
-                    sent: builder.restored_watermark(),
-                    told: false,
                     out,
                 },
             );
@@ -225,30 +220,24 @@ struct Partition {
 
 struct TellingProcessingTime<T> {
     name: Arc<str>,
-    metrics: Arc<OperatorMetrics>,
-    table: Arc<Partitions>,
-    group: TimeGroup,
+    telling: Telling,
     tick: i64,
     partitions: Vec<Partition>,
     /// All partitions that are there at the start have been opened: before, some must not speak for others.
     begun: bool,
-    /// The watermark that was passed on, or that everything downstream was restored to.
-    sent: Timestamp,
-    /// It was passed on in this run.
-    told: bool,
     out: Output<T>,
 }
 
 impl<T> TellingProcessingTime<T> {
     fn open(&mut self, index: u16) -> Result<()> {
-        let entry = self.table.get(index).expect("the source announces partitions of the table");
+        let entry = self.telling.entry(index);
         let mut readings = self.readings_of(&entry).map_err(|problem| {
             let attempt = format!("restoring when the records of {} were read", entry.name);
             Error::state(&self.name, attempt, problem)
         })?;
-        readings.at = readings.at.max(self.sent);
+        readings.at = readings.at.max(self.telling.sent());
         readings.look_up();
-        let clock = self.table.clocks().open(&self.name, index, readings.at);
+        let clock = self.telling.clock(index, readings.at);
         self.partitions.push(Partition { entry, readings, ended: false, clock });
         Ok(())
     }
@@ -283,50 +272,30 @@ impl<T> TellingProcessingTime<T> {
 
     /// Lets time pass, and passes on how far it has come.
     fn settle(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.begun |= self.table.clocks().follow(&self.group, &self.table).is_some();
+        self.begun = self.begun || self.telling.follow().is_some();
         if !self.begun {
             return Ok(());
         }
         let now = cx.now.floor(self.tick, 0);
-        let mut moved = false;
+        let (mut moved, mut least) = (false, None);
         for partition in self.partitions.iter_mut().filter(|partition| !partition.ended) {
-            let before = partition.readings.at;
             partition.readings.pass(now);
-            if partition.readings.at > before {
-                partition.clock.advance(partition.readings.at);
-                moved = true;
-            }
+            let at = partition.readings.at;
+            moved |= partition.clock.advance(at);
+            least = Some(least.unwrap_or(at).min(at));
         }
         if moved {
-            self.wake_followers(cx);
+            self.telling.wake_followers(cx);
         }
-        let open = self.partitions.iter().filter(|partition| !partition.ended);
-        let reached = open.map(|partition| partition.readings.at).min().or_else(|| {
-            self.table.clocks().begin_to_follow();
-            self.table.clocks().follow(&self.group, &self.table)
-        });
-        let reached = reached.unwrap_or(Timestamp::MIN);
-        if reached > self.sent || !self.told && reached == self.sent && reached > Timestamp::MIN {
-            (self.sent, self.told) = (reached, true);
-            self.metrics.set_watermark(reached);
-            self.out.signal(Signal::Watermark(reached), cx)?;
-        }
-        Ok(())
-    }
-
-    /// Tells those who follow that a clock has moved.
-    fn wake_followers(&self, cx: &mut TaskContext<'_>) {
-        if self.table.clocks().are_followed() {
-            cx.transport.wake_all();
-        }
+        self.telling.pass_on(least, &mut self.out, cx)
     }
 
     fn save(&mut self, epoch: u64, cx: &mut TaskContext<'_>) {
-        cx.parts.watermarks.push((Arc::clone(&self.name), self.sent));
+        cx.parts.watermarks.push((Arc::clone(&self.name), self.telling.sent()));
         for partition in &mut self.partitions {
             let readings = &mut partition.readings;
-            if self.sent < Timestamp::MAX {
-                readings.at = readings.at.max(self.sent);
+            if self.telling.sent() < Timestamp::MAX {
+                readings.at = readings.at.max(self.telling.sent());
             }
             let (chunks, tail) = readings.journal.at_barrier(epoch, cx.parts.stored);
             let (operator, index) = (Arc::clone(&self.name), partition.entry.index);
@@ -362,10 +331,8 @@ impl<T> Operator<T> for TellingProcessingTime<T> {
                 })?;
             }
             partition.readings.look_up();
-            partition.clock.advance(partition.readings.at);
             start += run;
         }
-        self.wake_followers(cx);
         self.out.forward(batch, cx)?;
         self.settle(cx)
     }
@@ -387,7 +354,7 @@ impl<T> Operator<T> for TellingProcessingTime<T> {
                     PartitionChange::Idle(_) | PartitionChange::Active(_) => {}
                 }
                 self.out.signal(signal, cx)?;
-                self.wake_followers(cx);
+                self.telling.wake_followers(cx);
                 if let PartitionChange::Opened(_) = change { Ok(()) } else { self.settle(cx) }
             }
             Signal::Barrier(epoch) => {
