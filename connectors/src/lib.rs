@@ -6,12 +6,14 @@
 //! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions; both know tables, too |
 //! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
 //! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |
+//! | [`blocking()`] | threads for look-ups whose client blocks |
 //! | [`FromVec`], [`Collect`] | memory, for tests |
 //! | [`conformance`] | what every source and sink must do, as tests that anyone can run on theirs |
 //!
 //! Invariant: nothing here knows how a flow is run; everything goes through the traits of `rivermark-operators`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod blocking;
 pub mod conformance;
 mod files;
 pub mod format;
@@ -21,6 +23,7 @@ mod log_table;
 mod memory;
 mod part_files;
 
+pub use blocking::blocking;
 pub use files::{CsvReader, CsvSource, JsonLinesReader, JsonLinesSource};
 pub use log_sink::{LogSink, LogWriter};
 pub use log_source::{LogReader, LogSource};

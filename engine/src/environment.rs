@@ -390,6 +390,8 @@ impl WorkerSeed {
             environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint, self.rewound)
         };
         let none = std::collections::BTreeMap::new();
+        let wake = self.wake.clone();
+        let waker = Waker::new(move || wake.wake());
         let tasks = environment.plan.build(TaskEnvironment {
             worker: self.id.0 as usize,
             workers,
@@ -401,9 +403,9 @@ impl WorkerSeed {
             ends: checkpoint.map_or(&none, |manifest| &manifest.ends),
             resources: Arc::clone(&environment.resources),
             batch_capacity: Batch::<()>::CAPACITY,
+            waker: waker.clone(),
             open_store: &mut open_store,
         })?;
-        let wake = self.wake.clone();
         Ok(Worker::new(
             WorkerSetup {
                 id: self.id,
@@ -411,7 +413,7 @@ impl WorkerSeed {
                 channels: self.channels,
                 commands: self.commands,
                 reports: self.reports,
-                waker: Waker::new(move || wake.wake()),
+                waker,
                 partitions: self.partitions,
                 shared: self.shared,
                 stored: self.stored,

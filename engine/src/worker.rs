@@ -6,7 +6,7 @@
 //! 3. drain the inlets of exchanges, the last one first, where the exchanges that they feed have room. Those that feed none always may, so
 //!    there is always one that moves. A barrier that is waited for at one exchange never needs room behind it, nor room in exchanges of
 //!    another branch, so no cycle of full channels and waiting barriers can hold either;
-//! 4. if everything sent has found room, read at most one batch of each source;
+//! 4. if everything sent has found room, and no operator waits for too many replies from outside, read at most one batch of each source;
 //! 5. if there was nothing to do, or every few steps, flush what was held back to make batches larger.
 //!
 //! The engine calls `step` in a loop on a thread of its own and parks it when there is nothing to do; the simulation calls the same
@@ -18,6 +18,7 @@ use crate::job::JobShared;
 use crossbeam_channel::{Receiver, Sender};
 use rivermark_checkpoint::{Epoch, TaskId};
 use rivermark_operators::context::{BlameCell, CheckpointParts, TaskContext};
+use rivermark_operators::outstanding::Outstanding;
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::plan::Tasks;
 use rivermark_operators::source::{Progress, SourceTask, Waker};
@@ -85,6 +86,7 @@ pub(crate) struct Worker {
     inlets: Vec<AlignedInlet>,
     ends: usize,
     blame: BlameCell,
+    outstanding: Outstanding,
     channels: Channels,
     commands: Receiver<Command>,
     reports: Sender<Report>,
@@ -127,6 +129,7 @@ impl Worker {
             ends: tasks.ends + inlets.len(),
             inlets,
             blame: tasks.blame,
+            outstanding: tasks.outstanding,
             channels: setup.channels,
             commands: setup.commands,
             reports: setup.reports,
@@ -178,6 +181,8 @@ impl Worker {
             self.steps_since_flush = 0;
             self.flush(now)?;
             self.shared.set_backlog(self.id, self.sources.iter().map(|source| source.task.backlog()).sum());
+            // So is reading what replies have made room for.
+            busy |= self.started && !may_read && self.may_read();
             // What was flushed to this worker itself is work.
             busy |= self.channels.has_local() && self.drain(now)?;
         }
@@ -239,7 +244,7 @@ impl Worker {
 
     /// Whether what has been read before has found its place.
     fn may_read(&self) -> bool {
-        self.started && !self.stopped_reading && self.channels.all_have_room()
+        self.started && !self.stopped_reading && self.channels.all_have_room() && !self.outstanding.is_full()
     }
 
     /// Takes batches and signals out of exchanges, later ones first.
@@ -262,7 +267,11 @@ impl Worker {
                 Progress::Pending => {}
             }
         }
-        if !self.told_sources_ended && self.sources.iter().all(|source| source.ended) {
+        // What waits for replies is still to come.
+        if !self.told_sources_ended
+            && !self.outstanding.is_any()
+            && self.sources.iter().all(|source| source.ended)
+        {
             self.told_sources_ended = true;
             self.report(Report::SourcesEnded { worker: self.id });
         }

@@ -126,9 +126,9 @@ pub(crate) struct JournalReader {
 const MOST_OF_NUMBER: usize = 10;
 
 impl JournalReader {
-    /// The next number, or `None` at the end.
-    pub(crate) fn number(&mut self) -> Result<Option<u64>, BoxError> {
-        while self.bytes.len() - self.at < MOST_OF_NUMBER && self.next <= self.journal.chunks.len() {
+    /// Sees to it that the next `most` bytes are here, if there are so many.
+    fn fill(&mut self, most: usize) -> Result<(), BoxError> {
+        while self.bytes.len() - self.at < most && self.next <= self.journal.chunks.len() {
             self.bytes.drain(..self.at);
             self.at = 0;
             if self.next < self.journal.chunks.len() {
@@ -138,6 +138,24 @@ impl JournalReader {
             }
             self.next += 1;
         }
+        Ok(())
+    }
+
+    /// The next bytes, as many as were written at once, or `None` at the end.
+    pub(crate) fn bytes(&mut self) -> Result<Option<Vec<u8>>, BoxError> {
+        let Some(length) = self.number()? else { return Ok(None) };
+        let length = usize::try_from(length)?;
+        self.fill(length)?;
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or("the journal ends within an entry")?;
+        let bytes = self.bytes[self.at..end].to_vec();
+        self.at = end;
+        Ok(Some(bytes))
+    }
+
+    /// The next number, or `None` at the end.
+    pub(crate) fn number(&mut self) -> Result<Option<u64>, BoxError> {
+        self.fill(MOST_OF_NUMBER)?;
         let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) else { return Ok(None) };
         let mut number = 0;
         for (place, byte) in rest.iter().take(MOST_OF_NUMBER).enumerate() {
@@ -184,6 +202,12 @@ impl Journal {
             number >>= 7;
         }
         self.recent.push(number as u8);
+    }
+
+    /// Writes bytes, and how many they are.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.push(bytes.len() as u64);
+        self.recent.extend_from_slice(bytes);
     }
 
     fn len(&self) -> u64 {

@@ -6,12 +6,13 @@
 //! | [`window`] | windows of event time and their aggregates |
 //! | [`process`] | functions of the user's with state and timers |
 //! | [`join`] | two keyed streams become one |
+//! | [`look_up`] | asking a service outside about each record |
 //! | [`pattern`] | sequences of events that fit a pattern |
 //! | [`table`] | keyed streams of upserts and deletes |
 //! | [`source`], [`sink`] | what a connector implements |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
-//! | [`plan`], [`context`], [`partitions`], [`journal`] | what an engine needs to run a flow |
+//! | [`plan`], [`context`], [`partitions`], [`journal`], [`outstanding`] | what an engine needs to run a flow |
 //! | [`testing`] | a harness for operators, driven by hand |
 //!
 //! The crate describes and computes; it opens no file, starts no thread and reads no clock. Programs use it through the facade
@@ -27,6 +28,8 @@ pub mod exchange;
 pub mod frontier;
 pub mod join;
 pub mod journal;
+pub mod look_up;
+pub mod outstanding;
 pub mod partitions;
 pub mod pattern;
 pub mod plan;
@@ -43,6 +46,7 @@ pub mod window;
 pub use batch::{Batch, Origin, Stamp};
 pub use error::{Blame, BoxError, Error, Result};
 pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
+pub use look_up::{LookUp, Reply};
 pub use pattern::{AfterMatch, Match, Pattern, PatternStream};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};

@@ -12,10 +12,11 @@ use crate::clocks::TimeGroup;
 use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
 use crate::edge::{CloneBatch, Operator, Output, Signal};
 use crate::error::{Error, Result};
+use crate::outstanding::Outstanding;
 use crate::partitions::Partitions;
 use crate::process::{Side, SidePort, Sides};
 use crate::sink::ErasedCommitter;
-use crate::source::{ErasedSource, SourceTask};
+use crate::source::{ErasedSource, SourceTask, Waker};
 use crate::time::Timestamp;
 use rivermark_state::KeyedStore;
 use std::any::{Any, type_name};
@@ -69,7 +70,9 @@ pub struct Node {
     pub(crate) event_time: bool,
     needs_event_time: bool,
     needs_partitions: bool,
+    tells_time: bool,
     keeps_journals: bool,
+    mixes_order: bool,
     problem: Option<String>,
     has_sides: bool,
     /// The side outputs that are read.
@@ -102,8 +105,12 @@ pub(crate) struct NodeSpec {
     pub(crate) inputs: Vec<usize>,
     pub(crate) outputs: usize,
     pub(crate) needs_event_time: bool,
-    /// Whether it must be in the task that reads its sources.
+    /// Whether it must be in the task that reads its sources, and see the records of each partition in their order.
     pub(crate) needs_partitions: bool,
+    /// Whether it replaces what was known of time.
+    pub(crate) tells_time: bool,
+    /// Whether records leave it in another order than that of their partition.
+    pub(crate) mixes_order: bool,
     pub(crate) gives_event_time: bool,
     /// Whether it writes down what a replay must repeat.
     pub(crate) keeps_journals: bool,
@@ -122,6 +129,8 @@ impl NodeSpec {
             outputs,
             needs_event_time: false,
             needs_partitions: false,
+            tells_time: false,
+            mixes_order: false,
             gives_event_time: false,
             keeps_journals: false,
             has_sides: false,
@@ -167,6 +176,8 @@ impl Graph {
             event_time,
             needs_event_time: spec.needs_event_time,
             needs_partitions: spec.needs_partitions,
+            tells_time: spec.tells_time,
+            mixes_order: spec.mixes_order,
             keeps_journals: spec.keeps_journals,
             problem: spec.problem,
             has_sides: spec.has_sides,
@@ -214,17 +225,31 @@ impl Graph {
         while let Some(index) = upstream.pop() {
             let before = &self.nodes[index];
             if let NodeKind::Exchange(_) = before.kind {
+                let (what, already) = match node.tells_time {
+                    true => (
+                        "watermarks it would tell",
+                        "; what comes out of windows and functions has event time already",
+                    ),
+                    false => ("records it would take in their order", ""),
+                };
                 return Err(format!(
-                    "`{}` comes behind `{}`, which mixes the partitions whose watermarks it would tell: call `.event_time(..)` on the \
-                     stream before `.key_by(..)`; what comes out of windows and functions has event time already",
-                    node.name, before.name
+                    "`{}` comes behind `{}`, which mixes the partitions whose {what}: call `.{}(..)` on the stream before \
+                     `.key_by(..)`{already}",
+                    node.name, before.name, node.label
+                ));
+            }
+            if before.mixes_order {
+                return Err(format!(
+                    "`{}` comes behind `{}`, which is unordered, and depends on the order of each partition's records: call `.{}(..)` before it, \
+                     or leave out `.unordered()`",
+                    node.name, before.name, node.label
                 ));
             }
             if before.upstream.is_empty() && !sources.insert(index) {
                 return Err(format!(
-                    "the records of `{}` come to `{}` two ways, and which way is first depends on the moment: call `.event_time(..)` on the \
+                    "the records of `{}` come to `{}` two ways, and which way is first depends on the moment: call `.{}(..)` on the \
                      stream before it is split",
-                    before.name, node.name
+                    before.name, node.name, node.label
                 ));
             }
             upstream.extend(&before.upstream);
@@ -399,7 +424,13 @@ impl Plan {
             node: 0,
             environment,
             attached: HashMap::new(),
-            tasks: Tasks { sources: Vec::new(), inlets: Vec::new(), ends: 0, blame: BlameCell::default() },
+            tasks: Tasks {
+                sources: Vec::new(),
+                inlets: Vec::new(),
+                ends: 0,
+                blame: BlameCell::default(),
+                outstanding: Outstanding::default(),
+            },
         };
         for index in (0..self.nodes.len()).rev() {
             builder.node = index;
@@ -412,8 +443,7 @@ impl Plan {
     /// The operators that tell time for streams which meet that of `node` somewhere, directly or by way of others, with the sources that
     /// each reads.
     fn time_group(&self, node: usize) -> TimeGroup {
-        let told: Vec<usize> =
-            (0..self.nodes.len()).filter(|&node| self.nodes[node].needs_partitions).collect();
+        let told: Vec<usize> = (0..self.nodes.len()).filter(|&node| self.nodes[node].tells_time).collect();
         let reach: Vec<HashSet<usize>> = told.iter().map(|&node| self.behind(node)).collect();
         let mut met = self.behind(node);
         let mut members = HashSet::from([node]);
@@ -429,10 +459,10 @@ impl Plan {
 
     /// Whether streams that meet are of one sort of time.
     fn check_times(&self) -> std::result::Result<(), String> {
-        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.needs_partitions) {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.tells_time) {
             let met = self.behind(index);
             let other = |(at, other): &(usize, &Node)| {
-                other.needs_partitions && other.label != node.label && !self.behind(*at).is_disjoint(&met)
+                other.tells_time && other.label != node.label && !self.behind(*at).is_disjoint(&met)
             };
             if let Some((_, other)) = self.nodes.iter().enumerate().find(other) {
                 return Err(format!(
@@ -453,7 +483,7 @@ impl Plan {
     fn behind(&self, from: usize) -> HashSet<usize> {
         let mut reached = HashSet::from([from]);
         for (index, node) in self.nodes.iter().enumerate().skip(from + 1) {
-            if !node.needs_partitions && node.upstream.iter().any(|before| reached.contains(before)) {
+            if !node.tells_time && node.upstream.iter().any(|before| reached.contains(before)) {
                 reached.insert(index);
             }
         }
@@ -516,6 +546,8 @@ pub struct TaskEnvironment<'a> {
     pub resources: Arc<Resources>,
     /// How many records an operator collects before it passes them on: [`Batch::CAPACITY`](crate::Batch::CAPACITY) but for tests.
     pub batch_capacity: usize,
+    /// Wakes this worker, for replies from outside.
+    pub waker: Waker,
     /// Opens an operator's state, restored where there is a checkpoint.
     pub open_store: &'a mut OpenStore<'a>,
 }
@@ -568,6 +600,8 @@ pub struct Tasks {
     pub ends: usize,
     /// Which record a panic was about.
     pub blame: BlameCell,
+    /// What the operators wait for from outside.
+    pub outstanding: Outstanding,
 }
 
 /// Hands a node's factory what it needs, and takes what it makes.
@@ -657,6 +691,11 @@ impl<'a> TaskBuilder<'a> {
 
     pub(crate) fn blame(&self) -> BlameCell {
         self.tasks.blame.clone()
+    }
+
+    /// What the worker's operators wait for from outside.
+    pub(crate) fn outstanding(&self) -> &Outstanding {
+        &self.tasks.outstanding
     }
 
     /// Opens the keyed state of the node being built.

@@ -12,6 +12,7 @@ mod extremes;
 mod geometry;
 mod keyed;
 mod lateness;
+mod look_ups;
 mod model;
 mod operators;
 mod partitions;

@@ -36,6 +36,7 @@ impl<T: Send + 'static> Stream<T> {
         let mut spec = NodeSpec::new("event_time", NodeKind::Transform, vec![], 1);
         spec.gives_event_time = true;
         spec.needs_partitions = true;
+        spec.tells_time = true;
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
             let telling = Telling::of(builder);

@@ -54,6 +54,7 @@ impl<T: Send + 'static> Stream<T> {
         let mut spec = NodeSpec::new("processing_time", NodeKind::Transform, vec![], 1);
         spec.gives_event_time = true;
         spec.needs_partitions = true;
+        spec.tells_time = true;
         spec.keeps_journals = true;
         let tick = span_millis(resolution);
         if tick < 1 {

@@ -152,6 +152,7 @@ impl Instance {
             ends: &kept.ends,
             resources: Arc::new(Resources::default()),
             batch_capacity: if mode == Mode::OneOut { 1 } else { Batch::<()>::CAPACITY },
+            waker: Waker::none(),
             open_store: &mut open_store,
         })?;
         let mut instance = Instance { tasks, transport: Local::default(), parts: CheckpointParts::default() };

@@ -130,6 +130,7 @@ fn silent_operator_gives_way(describe: impl FnOnce(KeyedStream<u64, u64>)) {
         ends: &none,
         resources: Arc::new(Resources::default()),
         batch_capacity: Batch::<()>::CAPACITY,
+        waker: rivermark_operators::source::Waker::none(),
         open_store: &mut |name| Ok(open(name)),
     });
     let mut inlet: Box<dyn Inlet> = tasks.unwrap().inlets.remove(0).inlet;

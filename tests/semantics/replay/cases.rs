@@ -4,9 +4,9 @@ use super::Inputs;
 use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::{
-    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream, Match,
-    Pattern, ProcessFunction, Reducing, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Upsert,
-    Value, WindowJoin, WindowedStream, Windows, millis,
+    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream, LookUp, Match,
+    Pattern, ProcessFunction, Reducing, Reply, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp,
+    Upsert, Value, WindowJoin, WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -36,6 +36,14 @@ pub const CASES: &[Case] = &[
     }),
     case("filter_map", &["Stream::filter_map"], |it| {
         it.show(it.timeless(0).filter_map(|record| (record.2 % 2 == 0).then_some(record.1)));
+    }),
+    case("look_up", &["Stream::look_up"], |it| {
+        // A service that is a function of what it is asked; what others answer is `look_ups`' business.
+        let service = || LookUp::new(|n: i64, reply: Reply<i64>| reply.send(Ok(n * n % 101))).capacity(5);
+        let joined = |record: Record, answer| (record.0, record.1, record.2 + answer);
+        let asked = it.timed(0).look_up(service().unordered(), |record| record.1, joined);
+        it.show(asked.key_by(|record| record.0).window(Windows::tumbling(millis(20))).sum(|record| record.2));
+        it.show(it.timeless(1).look_up(service(), |record| record.2, joined));
     }),
     case("union", &["Stream::union"], |it| it.show(it.timed(0).union(it.timed(1)))),
     case("dead letters", &["Flow::source_with_dead_letters"], |it| {
