@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
-use rivermark_operators::{BoxError, Reply};
+use rivermark_operators::{BoxError, Reply, panic_message};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -66,15 +66,12 @@ where
         let answer = move || {
             for (request, reply) in requests {
                 let answer = catch_unwind(AssertUnwindSafe(|| call(request)));
-                reply.send(answer.unwrap_or_else(|panic| Err(described(&*panic).into())));
+                reply.send(answer.unwrap_or_else(|panic| {
+                    let why = panic_message(&*panic).unwrap_or("it did not say why");
+                    Err(format!("the call panicked: {why}").into())
+                }));
             }
         };
         thread::Builder::new().name(format!("look-up-{number}")).spawn(answer).map(drop)
     }
-}
-
-fn described(panic: &(dyn std::any::Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the call panicked: {}", said.unwrap_or("it did not say why"))
 }

@@ -7,13 +7,13 @@ use crate::job::{Job, JobShared, LastSavepoint, Metrics, Status, Wish};
 use crate::options::Options;
 use crate::savepoint::{Savepoint, Savepoints, StartFrom};
 use crate::upkeep::Upkeep;
-use crate::worker::{Report, Step, panic_message};
+use crate::worker::{Report, Step};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
 use rivermark_checkpoint::{FlowId, Outcome, RestoreFrom};
 use rivermark_log::Log;
 use rivermark_operators::plan::Resources;
-use rivermark_operators::{Error, Flow, Result, Timestamp};
+use rivermark_operators::{Error, Flow, Result, Timestamp, panic_message};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -229,7 +229,7 @@ impl Supervisor {
     fn run_caught(&self) -> Result<()> {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
         outcome.unwrap_or_else(|panic| {
-            let failure = format!("panicked: {}", panic_message(&*panic));
+            let failure = format!("panicked: {}", panic_message(&*panic).unwrap_or_default());
             let error = self.environment.error("running", failure);
             self.shared.set_status(Status::Failed { failure: error.to_string() });
             Err(error)
@@ -381,7 +381,10 @@ fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
     let (id, reports): (_, Sender<Report>) = (seed.id, seed.reports.clone());
     // Connectors are opened there.
     let built = catch_unwind(AssertUnwindSafe(|| seed.build())).unwrap_or_else(|panic| {
-        Err(Error::engine(format!("building worker {id}"), format!("panicked: {}", panic_message(&*panic))))
+        Err(Error::engine(
+            format!("building worker {id}"),
+            format!("panicked: {}", panic_message(&*panic).unwrap_or_default()),
+        ))
     });
     let mut worker = match built {
         Ok(worker) => worker,

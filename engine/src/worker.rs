@@ -22,7 +22,7 @@ use rivermark_operators::outstanding::Outstanding;
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::plan::Tasks;
 use rivermark_operators::source::{Progress, SourceTask, Waker};
-use rivermark_operators::{Error, Result, Timestamp};
+use rivermark_operators::{Error, Result, Timestamp, panic_message};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -316,16 +316,10 @@ impl Worker {
     }
 
     fn describe_panic(&self, panic: &(dyn std::any::Any + Send)) -> Error {
-        let message = panic_message(panic);
+        let message = panic_message(panic).unwrap_or_default().to_string();
         match self.blame.take() {
             Some(blame) => self.name_partition(Error::Panic { blame: Box::new(blame), message }),
             None => Error::engine(format!("running worker {}", self.id), format!("panicked: {message}")),
         }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let message = panic.downcast_ref::<&str>().map(|message| (*message).to_string());
-    message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use crate::batch::{Origin, Stamp};
 use crate::edge::Signal;
 use crate::error::{Blame, BoxError, Error, Result};
-use crate::journal::JournalChunk;
+use crate::journal::{Journal, JournalChunk};
 use crate::time::Timestamp;
 use rivermark_checkpoint::Epoch;
 use rivermark_state::{KeyedStore, Snapshot};
@@ -90,6 +90,12 @@ impl CheckpointParts {
         self.states.push((Arc::clone(name), snapshot));
         self.watermarks.push((Arc::clone(name), watermark));
         Ok(())
+    }
+
+    /// Adds what the operator `name` has written down about the records of a source partition, at its barrier.
+    pub(crate) fn add_journal(&mut self, name: &Arc<str>, partition: u16, journal: &mut Journal, epoch: u64) {
+        let (chunks, tail) = journal.at_barrier(epoch, self.stored);
+        self.journals.push(JournalPart { operator: Arc::clone(name), partition, chunks, tail });
     }
 }
 

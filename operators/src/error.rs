@@ -2,6 +2,7 @@
 
 use crate::batch::Origin;
 use crate::time::Timestamp;
+use std::any::Any;
 use std::fmt;
 
 /// Any error that a user's function, a connector or a format returns.
@@ -125,4 +126,10 @@ impl Error {
     pub fn sink(sink: &str, attempt: impl Into<String>, source: impl Into<BoxError>) -> Error {
         Error::Sink { sink: sink.into(), attempt: attempt.into(), source: source.into() }
     }
+}
+
+/// What a panic said, if that is text: what [`std::panic::catch_unwind`] caught.
+pub fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
+    let message = panic.downcast_ref::<&str>().copied();
+    message.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
 }

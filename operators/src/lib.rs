@@ -44,7 +44,7 @@ pub mod watermark;
 pub mod window;
 
 pub use batch::{Batch, Origin, Stamp};
-pub use error::{Blame, BoxError, Error, Result};
+pub use error::{Blame, BoxError, Error, Result, panic_message};
 pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
 pub use look_up::{LookUp, Reply};
 pub use pattern::{AfterMatch, Match, Pattern, PatternStream};

@@ -4,6 +4,7 @@
 //! life (the checkpoint carries the table): the order of records by (time, partition, offset) must not change across restarts.
 
 use crate::clocks::Clocks;
+use crate::error::BoxError;
 use crate::journal::StoredJournal;
 use crate::time::Timestamp;
 use parking_lot::RwLock;
@@ -85,9 +86,25 @@ impl PartitionEntry {
         self.earlier.states.get(operator).map(Vec::as_slice)
     }
 
-    /// What it had written down about this partition's records, in that checkpoint.
-    pub(crate) fn earlier_journal(&self, operator: &str) -> Option<&StoredJournal> {
-        self.earlier.journals.get(operator)
+    /// What `operator` has to repeat of an earlier version: what that had saved for this partition and written down about its records. `repeating`
+    /// says whether its own checkpoint was taken while it did so; without one, it begins with it.
+    ///
+    /// # Errors
+    /// It has to go on repeating, and nothing is left of the earlier version.
+    pub(crate) fn to_repeat(
+        &self,
+        operator: &str,
+        repeating: bool,
+    ) -> Result<Option<(&[u8], &StoredJournal)>, BoxError> {
+        let earlier = self.earlier(operator).zip(self.earlier.journals.get(operator));
+        match earlier {
+            None if repeating && self.restored(operator).is_some() => {
+                Err("it was repeating what an earlier version of the flow had written down, and no checkpoint of an earlier version has that any \
+                     more; bring those back, or raise the flow's version to begin anew without them"
+                    .into())
+            }
+            earlier => Ok(earlier.filter(|_| repeating)),
+        }
     }
 }
 

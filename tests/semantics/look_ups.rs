@@ -1,6 +1,9 @@
 //! Look-ups outside: whatever the service answers and when, each record is joined with one answer, and a replay repeats it.
 
-use crate::support::{Say, Script, deadline, say};
+use crate::support::{
+    Say, Script, deadline, in_pieces, replay_through_cancels, run_through_cancels, say,
+    start_with_checkpoints,
+};
 use rivermark::connectors::{Collect, FromVec, blocking};
 use rivermark::simulation::Simulation;
 use rivermark::{
@@ -86,11 +89,7 @@ impl Deployed {
     }
 
     fn start(&self, directory: &TempDir, workers: usize, source: Script<Record>) -> (Engine, Job) {
-        let options =
-            Options::new().workers(workers).state_backend(StateBackend::Memory).checkpoint_every(millis(5));
-        let engine = Engine::open_with(directory.path(), options).unwrap();
-        let job = engine.start(self.flow(source)).unwrap();
-        (engine, job)
+        start_with_checkpoints(directory, workers, self.flow(source))
     }
 
     fn run(&self, directory: &TempDir, workers: usize) {
@@ -126,11 +125,7 @@ fn records(numbers: std::ops::Range<i64>) -> Vec<Say<Record>> {
 
 /// 260 records of three partitions, with pauses of so many polls.
 fn script(polls: u32) -> Script<Record> {
-    let pause = || vec![Say::Nothing(polls)];
-    let first = [records(0..50), pause(), records(50..100)].concat();
-    let second = [records(0..30), pause(), records(30..100)].concat();
-    let third = [pause(), records(0..40), pause(), records(40..60)].concat();
-    Script::new(vec![first, second, third])
+    in_pieces(polls, records)
 }
 
 #[test]
@@ -158,32 +153,13 @@ fn through_crashes_each_record_has_one_answer_and_a_replay_that_crashes_repeats_
     for (live, replayed, unordered) in [([2, 1, 3], [1, 2, 2], false), ([1, 3, 2], [3, 1, 4], true)] {
         let directory = tempfile::tempdir().unwrap();
         let first = Deployed::new(1, unordered);
-        for (workers, until) in live.iter().zip([Some(60), Some(160), None]) {
-            let (engine, job) = first.start(&directory, *workers, script(4));
-            if let Some(until) = until {
-                let metrics = |job: &Job| job.metrics().checkpoints_completed;
-                job.wait_until(|job| first.rows.rows().len() >= until && metrics(job) > 1 || is_late());
-                job.cancel();
-                let _ = job.wait();
-            } else {
-                job.wait().unwrap();
-            }
-            drop(engine);
-        }
+        let published = || first.rows.rows().len() as u64;
+        run_through_cancels(live, published, &is_late, |workers| first.start(&directory, workers, script(4)));
         first.check(&format!("{live:?}"));
         let second = Deployed::new(2, unordered);
-        for (workers, last) in replayed.iter().zip([false, false, true]) {
-            let (engine, job) = second.start(&directory, *workers, script(if last { 0 } else { 40 }));
-            if last {
-                job.wait().unwrap();
-            } else {
-                let then = job.metrics().checkpoints_completed;
-                job.wait_until(|job| job.metrics().checkpoints_completed > then + 2 || is_late());
-                job.cancel();
-                let _ = job.wait();
-            }
-            drop(engine);
-        }
+        replay_through_cancels(replayed, &is_late, |workers, polls| {
+            second.start(&directory, workers, script(polls))
+        });
         assert_eq!(second.published(), first.published());
         assert_eq!(second.service.asked(), 0);
         assert!(!is_late());

@@ -1,12 +1,15 @@
 //! Processing time, and that a replay repeats it: whatever windows and timers the clock happened to give, a later version of the flow gives
 //! the same from the log and the journal, at full speed, with any number of workers, and after crashes of either.
 
-use crate::support::{Event, Say, Script, deadline, event, say};
+use crate::support::{
+    Event, Say, Script, deadline, event, in_pieces, replay_through_cancels, run_through_cancels, say,
+    start_with_checkpoints,
+};
 use rivermark::connectors::Collect;
 use rivermark::simulation::Simulation;
 use rivermark::{
-    BoxError, Context, Engine, Flow, Job, Options, ProcessFunction, Reducing, StateBackend, Stream,
-    Timestamp, Value, Watermarks, Windowed, Windows, millis, secs,
+    BoxError, Context, Engine, Flow, Job, ProcessFunction, Reducing, Stream, Timestamp, Value, Watermarks,
+    Windowed, Windows, millis, secs,
 };
 use std::collections::BTreeMap;
 use tempfile::TempDir;
@@ -73,11 +76,7 @@ impl Deployed {
     }
 
     fn start(&self, directory: &TempDir, workers: usize, source: Script<Event>) -> (Engine, Job) {
-        let options =
-            Options::new().workers(workers).state_backend(StateBackend::Memory).checkpoint_every(millis(5));
-        let engine = Engine::open_with(directory.path(), options).unwrap();
-        let job = engine.start(self.flow(source)).unwrap();
-        (engine, job)
+        start_with_checkpoints(directory, workers, self.flow(source))
     }
 
     fn published(&self) -> (Vec<(i64, u8, u64)>, Vec<SilentKey>) {
@@ -96,11 +95,7 @@ fn records(numbers: std::ops::Range<i64>) -> Vec<Say<Event>> {
 
 /// 260 records of three partitions, with pauses of so many polls, of which the engine makes one in ten milliseconds.
 fn script(polls: u32) -> Script<Event> {
-    let pause = || vec![Say::Nothing(polls)];
-    let first = [records(0..50), pause(), records(50..90), pause(), records(90..100)].concat();
-    let second = [records(0..30), pause(), records(30..100)].concat();
-    let third = [pause(), records(0..40), pause(), records(40..60)].concat();
-    Script::new(vec![first, second, third])
+    in_pieces(polls, records)
 }
 
 #[test]
@@ -128,38 +123,15 @@ fn what_crashes_and_restarts_made_of_processing_time_is_repeated_too_also_by_a_r
     for (live, replayed) in [([2, 1, 3], [1, 2, 2]), ([1, 3, 2], [3, 1, 4])] {
         let directory = tempfile::tempdir().unwrap();
         let first = Deployed::new(1);
-        // Each run goes on where the newest checkpoint of the one before is, wherever that may be.
-        for (workers, until) in live.iter().zip([Some(60), Some(160), None]) {
-            let (engine, job) = first.start(&directory, *workers, script(4));
-            if let Some(until) = until {
-                let counted = || first.windows.rows().iter().map(|row| row.value).sum::<u64>();
-                job.wait_until(|job| {
-                    counted() >= until && job.metrics().checkpoints_completed > 1 || is_late()
-                });
-                job.cancel();
-                let _ = job.wait();
-            } else {
-                job.wait().unwrap();
-            }
-            drop(engine);
-        }
+        let counted = || first.windows.rows().iter().map(|row| row.value).sum::<u64>();
+        run_through_cancels(live, counted, &is_late, |workers| first.start(&directory, workers, script(4)));
         let published = first.published();
         assert_eq!(published.0.iter().map(|row| row.2).sum::<u64>(), 260);
 
         let second = Deployed::new(2);
-        for (workers, last) in replayed.iter().zip([false, false, true]) {
-            // Slower than the live run ever was, so that it is caught in the middle.
-            let (engine, job) = second.start(&directory, *workers, script(if last { 0 } else { 40 }));
-            if last {
-                job.wait().unwrap();
-            } else {
-                let then = job.metrics().checkpoints_completed;
-                job.wait_until(|job| job.metrics().checkpoints_completed > then + 2 || is_late());
-                job.cancel();
-                let _ = job.wait();
-            }
-            drop(engine);
-        }
+        replay_through_cancels(replayed, &is_late, |workers, polls| {
+            second.start(&directory, workers, script(polls))
+        });
         assert_eq!(second.published(), published);
         assert!(!is_late());
     }

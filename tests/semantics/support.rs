@@ -3,8 +3,11 @@
 use rivermark::connectors::{Collect, FromVec};
 use rivermark::log::{Isolation, Log, Position};
 use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
-use rivermark::{BoxError, Engine, Flow, Metrics, Options, Restart, StateBackend, Stream, Timestamp};
+use rivermark::{
+    BoxError, Engine, Flow, Job, Metrics, Options, Restart, StateBackend, Stream, Timestamp, millis,
+};
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -89,6 +92,57 @@ pub fn deadline() -> impl Fn() -> bool {
     move || Instant::now() > until
 }
 
+/// Starts a flow on a data directory of its own, with state in memory and checkpoints as often as can be.
+pub fn start_with_checkpoints(directory: &TempDir, workers: usize, flow: Flow) -> (Engine, Job) {
+    let options =
+        Options::new().workers(workers).state_backend(StateBackend::Memory).checkpoint_every(millis(5));
+    let engine = Engine::open_with(directory.path(), options).unwrap();
+    let job = engine.start(flow).unwrap();
+    (engine, job)
+}
+
+/// Lets a job run until `enough`, and cancels it there; to the end where that is never.
+fn run_until((engine, job): (Engine, Job), enough: Option<impl Fn(&Job) -> bool>) {
+    if let Some(enough) = enough {
+        job.wait_until(enough);
+        job.cancel();
+        let _ = job.wait();
+    } else {
+        job.wait().unwrap();
+    }
+    drop(engine);
+}
+
+/// Runs a flow that publishes more than 160 to the end, with as many workers as `workers` says in turn, cancelled when 60 and when 160 are
+/// `published`. Each run goes on where the newest checkpoint of the one before is, wherever that may be.
+pub fn run_through_cancels(
+    workers: [usize; 3],
+    published: impl Fn() -> u64,
+    is_late: &impl Fn() -> bool,
+    start: impl Fn(usize) -> (Engine, Job),
+) {
+    for (workers, until) in workers.into_iter().zip([Some(60), Some(160), None]) {
+        let reached = |job: &Job, until| published() >= until && job.metrics().checkpoints_completed > 1;
+        let enough = until.map(|until| move |job: &Job| reached(job, until) || is_late());
+        run_until(start(workers), enough);
+    }
+}
+
+/// Runs a flow to the end, cancelled twice after some checkpoints. `start` is told the workers and the pauses: slower than the live run ever was,
+/// so that it is caught in the middle.
+pub fn replay_through_cancels(
+    workers: [usize; 3],
+    is_late: &impl Fn() -> bool,
+    start: impl Fn(usize, u32) -> (Engine, Job),
+) {
+    for (workers, last) in workers.into_iter().zip([false, false, true]) {
+        let (engine, job) = start(workers, if last { 0 } else { 40 });
+        let then = job.metrics().checkpoints_completed;
+        let enough = |job: &Job| job.metrics().checkpoints_completed > then + 2 || is_late();
+        run_until((engine, job), (!last).then_some(enough));
+    }
+}
+
 /// The values of a topic's committed records, in the first partition.
 pub fn values(log: &Log, topic: &str) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
@@ -126,6 +180,15 @@ impl<T: Clone> Script<T> {
     pub fn of(partitions: &[Vec<T>]) -> Script<T> {
         Self::new(partitions.iter().map(|records| say(records)).collect())
     }
+}
+
+/// 260 records of three partitions, with pauses of so many polls, of which the engine makes one in ten milliseconds.
+pub fn in_pieces<T: Clone>(polls: u32, records: impl Fn(Range<i64>) -> Vec<Say<T>>) -> Script<T> {
+    let pause = || vec![Say::Nothing(polls)];
+    let first = [records(0..50), pause(), records(50..90), pause(), records(90..100)].concat();
+    let second = [records(0..30), pause(), records(30..100)].concat();
+    let third = [pause(), records(0..40), pause(), records(40..60)].concat();
+    Script::new(vec![first, second, third])
 }
 
 /// Says these records.

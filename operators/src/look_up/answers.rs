@@ -4,7 +4,6 @@
 
 use crate::error::BoxError;
 use crate::journal::{Journal, JournalReader, StoredJournal};
-use std::collections::VecDeque;
 
 /// Writes entries; see the module's page.
 #[derive(Default)]
@@ -42,14 +41,14 @@ pub(super) struct Repeats {
     journal: JournalReader,
     /// The entries of the offset in hand that have not been asked for.
     at: u64,
-    entries: VecDeque<(u32, Vec<u8>)>,
+    entries: Vec<(u32, Vec<u8>)>,
     /// The first entry behind that offset.
     next: Option<(u64, u32, Vec<u8>)>,
 }
 
 impl Repeats {
     pub(super) fn begin(journal: &StoredJournal) -> Result<Repeats, BoxError> {
-        let mut repeats = Repeats { journal: journal.read(), at: 0, entries: VecDeque::new(), next: None };
+        let mut repeats = Repeats { journal: journal.read(), at: 0, entries: Vec::new(), next: None };
         repeats.next = repeats.read(0)?;
         Ok(repeats)
     }
@@ -71,12 +70,12 @@ impl Repeats {
         }
         while let Some((of, request, answer)) = self.next.take_if(|(of, ..)| *of <= offset) {
             if of == offset {
-                self.entries.push_back((request, answer));
+                self.entries.push((request, answer));
             }
             self.next = self.read(of)?;
         }
         let found = self.entries.iter().position(|(of, _)| *of == request);
-        Ok(found.and_then(|index| self.entries.remove(index)).map(|(_, answer)| answer))
+        Ok(found.map(|index| self.entries.remove(index).1))
     }
 
     /// Whether nothing is left to repeat.

@@ -1,11 +1,11 @@
 //! The operator: hands requests out, takes replies in, and passes on what may leave the queue.
 
 use super::answers::{Answers, Repeats};
-use super::queue::{Due, Entry, Phase, Queue, Verdict, Waiting};
+use super::queue::{Due, Entry, Phase, Queue, Waiting};
 use super::reply::{Mailbox, Replied, Ticket};
 use super::{Ask, LookUp, OrElse};
 use crate::batch::{Batch, Origin, Stamp};
-use crate::context::{BlameCell, JournalPart, PartitionStatePart, TaskContext};
+use crate::context::{BlameCell, PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::outstanding::Share;
@@ -117,17 +117,10 @@ where
         let restored = entry.restored(&self.name);
         let saved = restored.map(decode::<Saved>).transpose().map_err(|e| self.failed(&entry, e))?;
         let repeating = self.journaled && saved.as_ref().is_none_or(|saved| saved.repeating);
-        let repeats = match entry.earlier_journal(&self.name).filter(|_| repeating) {
-            Some(journal) => Some(Repeats::begin(journal).map_err(|e| self.failed(&entry, e))?),
-            None if repeating && restored.is_some() => {
-                return Err(self.failed(
-                    &entry,
-                    "it was repeating the answers of an earlier version of the flow, and no checkpoint of an earlier version has them any \
-                     more; bring those back, or raise the flow's version to begin anew without them",
-                ));
-            }
-            None => None,
-        };
+        let repeats = entry.to_repeat(&self.name, repeating);
+        let repeats =
+            repeats.and_then(|earlier| earlier.map(|(_, journal)| Repeats::begin(journal)).transpose());
+        let repeats = repeats.map_err(|e| self.failed(&entry, e))?;
         let Saved { last, queue, .. } = saved.unwrap_or_default();
         let answers = Answers::restore(entry.restored_journal(&self.name), last);
         let answers = answers.map_err(|e| self.failed(&entry, e))?;
@@ -149,16 +142,15 @@ where
             queues[position(&self.partitions, record.stamp.origin)].push(saved);
         }
         for (partition, queue) in self.partitions.iter_mut().zip(queues) {
-            let (operator, index) = (Arc::clone(&self.name), partition.entry.index);
+            let index = partition.entry.index;
             let saved =
                 Saved { repeating: partition.repeats.is_some(), last: partition.answers.last(), queue };
             let state = encoded(&saved)
                 .map_err(|e| Error::state(&self.name, format!("saving the look-ups for epoch {epoch}"), e))?;
-            let state = PartitionStatePart { operator: Arc::clone(&operator), partition: index, state };
-            cx.parts.partition_states.push(state);
+            let operator = Arc::clone(&self.name);
+            cx.parts.partition_states.push(PartitionStatePart { operator, partition: index, state });
             if self.journaled {
-                let (chunks, tail) = partition.answers.journal().at_barrier(epoch, cx.parts.stored);
-                cx.parts.journals.push(JournalPart { operator, partition: index, chunks, tail });
+                cx.parts.add_journal(&self.name, index, partition.answers.journal(), epoch);
             }
         }
         Ok(())
@@ -195,8 +187,7 @@ where
             self.take_due(cx.now)?;
             self.ask_new(cx.now);
             // A service may have answered while it was asked.
-            self.mailbox.take(&mut self.replied);
-            if self.replied.is_empty() {
+            if self.mailbox.is_empty() {
                 break;
             }
         }
@@ -206,10 +197,8 @@ where
     }
 
     fn take_replies(&mut self, now: Timestamp) -> Result<()> {
-        if self.replied.is_empty() {
-            self.mailbox.take(&mut self.replied);
-        }
         let mut replied = std::mem::take(&mut self.replied);
+        self.mailbox.take(&mut replied);
         for (ticket, answer) in replied.drain(..) {
             self.hear(ticket, answer, now)?;
         }
@@ -242,8 +231,8 @@ where
     }
 
     fn hear(&mut self, ticket: Ticket, answer: Result<A, BoxError>, now: Timestamp) -> Result<()> {
-        let Verdict::GiveUp(place, reason) = self.queue.hear(ticket, answer, now) else { return Ok(()) };
-        let Some((stamp, value)) = self.queue.given_up(place) else { return Ok(()) };
+        let Some(reason) = self.queue.hear(ticket, answer, now) else { return Ok(()) };
+        let Some((stamp, value)) = self.queue.given_up(ticket.place) else { return Ok(()) };
         let mut watch = self.blame.watch(&self.name);
         watch.at(stamp);
         let instead = match &self.or_else {
@@ -254,7 +243,7 @@ where
         };
         let answer = instead.map_err(|e| watch.fail(e))?;
         drop(watch);
-        self.queue.answer_instead(place, answer);
+        self.queue.answer_instead(ticket.place, answer);
         Ok(())
     }
 

@@ -52,15 +52,6 @@ pub(super) enum Entry<V, A> {
     Signal(Signal),
 }
 
-/// What has to be done now, by somebody else.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// Nothing.
-    Wait,
-    /// The record at this place was not answered, for this reason: fall back or fail.
-    GiveUp(u64, BoxError),
-}
-
 /// See the module's page.
 pub(super) struct Queue<V, A> {
     rules: Rules,
@@ -131,10 +122,17 @@ impl<V, A> Queue<V, A> {
         let place = self.end();
         match &record.phase {
             Phase::New(_) => self.new += 1,
-            Phase::Answered(..) if self.signals.is_empty() && !self.rules.ordered => self.early.push(place),
+            Phase::Answered(..) => self.note_answered(place),
             _ => {}
         }
         self.entries.push_back(Entry::Record(record));
+    }
+
+    /// Notes that the record at `place` may leave before its turn, if it may.
+    fn note_answered(&mut self, place: u64) {
+        if !self.rules.ordered && self.signals.front().is_none_or(|signal| place < *signal) {
+            self.early.push(place);
+        }
     }
 
     fn at(&mut self, place: u64) -> Option<&mut Waiting<V, A>> {
@@ -175,50 +173,50 @@ impl<V, A> Queue<V, A> {
         }
     }
 
-    /// Takes a reply. What is not to the attempt that is out came too late.
-    pub(super) fn hear(&mut self, ticket: Ticket, reply: Result<A, BoxError>, now: Timestamp) -> Verdict {
-        let Rules { retries, pause, ordered, .. } = self.rules;
-        let may_leave = !ordered && self.signals.front().is_none_or(|signal| ticket.place < *signal);
-        let Some(record) = self.at(ticket.place) else { return Verdict::Wait };
+    /// Takes a reply. What is not to the attempt that is out came too late. Where it was the last attempt and failed, the answer is why: the record
+    /// is given up, and waits for [`Queue::answer_instead`].
+    pub(super) fn hear(
+        &mut self,
+        ticket: Ticket,
+        reply: Result<A, BoxError>,
+        now: Timestamp,
+    ) -> Option<BoxError> {
+        let Rules { retries, pause, .. } = self.rules;
+        let record = self.at(ticket.place)?;
         if !matches!(record.phase, Phase::Asked(_, attempt) if attempt == ticket.attempt) {
-            return Verdict::Wait;
+            return None;
         }
         let Phase::Asked(value, _) = std::mem::replace(&mut record.phase, Phase::Gone(Vec::new())) else {
-            return Verdict::Wait;
+            return None;
         };
         match reply {
             Ok(answer) => {
                 record.phase = Phase::Answered(value, answer);
                 self.out -= 1;
-                if may_leave {
-                    self.early.push(ticket.place);
-                }
-                Verdict::Wait
+                self.note_answered(ticket.place);
+                None
             }
             Err(_) if ticket.attempt <= retries => {
                 record.phase = Phase::Pausing(value, ticket.attempt);
                 self.due.push(Reverse((now + pause, ticket)));
-                Verdict::Wait
+                None
             }
             Err(reason) => {
                 record.phase = Phase::GivenUp(value);
                 self.out -= 1;
-                Verdict::GiveUp(ticket.place, reason)
+                Some(reason)
             }
         }
     }
 
     /// Answers a record that was given up.
     pub(super) fn answer_instead(&mut self, place: u64, answer: A) {
-        let may_leave = !self.rules.ordered && self.signals.front().is_none_or(|signal| place < *signal);
         let Some(record) = self.at(place) else { return };
         record.phase = match std::mem::replace(&mut record.phase, Phase::Gone(Vec::new())) {
             Phase::GivenUp(value) => Phase::Answered(value, answer),
             other => other,
         };
-        if may_leave {
-            self.early.push(place);
-        }
+        self.note_answered(place);
     }
 
     /// The record that was given up at this place.
@@ -394,15 +392,15 @@ mod tests {
         let (first, _) = ask_all(&mut queue, 0)[0];
         assert_eq!(queue.next_due(at(9)), None);
         assert_eq!(queue.next_due(at(10)), Some(Due::TimedOut(first)));
-        assert!(matches!(queue.hear(first, Err("late".into()), at(10)), Verdict::Wait));
-        assert!(matches!(queue.hear(first, Ok(1), at(11)), Verdict::Wait));
+        assert!(queue.hear(first, Err("late".into()), at(10)).is_none());
+        assert!(queue.hear(first, Ok(1), at(11)).is_none());
         assert!(leaving(&mut queue).is_empty(), "it was given up");
         assert_eq!(queue.next_due(at(14)), None);
         assert_eq!(queue.next_due(at(15)), Some(Due::Again(first)));
         let (second, ..) = queue.ask_again(first, at(15)).unwrap();
-        assert_eq!(second.attempt, 2);
-        let verdict = queue.hear(second, Err("down".into()), at(16));
-        assert!(matches!(verdict, Verdict::GiveUp(0, reason) if reason.to_string() == "down"));
+        assert_eq!((second.place, second.attempt), (0, 2));
+        let why = queue.hear(second, Err("down".into()), at(16)).unwrap();
+        assert_eq!(why.to_string(), "down");
         assert_eq!(queue.next_due(at(100)), None, "what was given up is not due");
         queue.answer_instead(0, 9);
         assert_eq!(leaving(&mut queue), [7]);

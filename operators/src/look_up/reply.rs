@@ -34,6 +34,11 @@ impl<A> Mailbox<A> {
         std::mem::swap(&mut *self.replies.lock(), taken);
     }
 
+    /// Whether nothing has come since.
+    pub(super) fn is_empty(&self) -> bool {
+        self.replies.lock().is_empty()
+    }
+
     /// A reply to be given away with the request.
     pub(super) fn reply(self: &Arc<Self>, ticket: Ticket) -> Reply<A> {
         Reply { mailbox: Arc::clone(self), ticket: Some(ticket) }

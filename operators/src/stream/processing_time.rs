@@ -18,7 +18,7 @@ use super::Stream;
 use super::telling::Telling;
 use crate::batch::Batch;
 use crate::clocks::{Clock, Status};
-use crate::context::{JournalPart, PartitionStatePart, TaskContext};
+use crate::context::{PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::journal::{Journal, JournalReader};
@@ -253,20 +253,10 @@ impl<T> TellingProcessingTime<T> {
         if let Some(journal) = entry.restored_journal(&self.name) {
             readings.journal = Journal::restore(journal)?;
         }
-        let earlier = entry.earlier(&self.name).zip(entry.earlier_journal(&self.name));
-        match earlier {
-            Some((saved, journal)) if repeating => {
-                let until = read_to(saved)
-                    .ok_or("the earlier version's checkpoint has something else under this name")?;
-                readings.repeats = Some(Repeats::begin(journal.read(), until)?);
-            }
-            // It was repeating when the checkpoint was taken.
-            None if repeating && entry.restored(&self.name).is_some() => {
-                return Err("it was repeating what an earlier version of the flow had written down, and no checkpoint of an earlier version \
-                            has that any more; bring those back, or raise the flow's version to begin anew without them"
-                    .into());
-            }
-            _ => {}
+        if let Some((saved, journal)) = entry.to_repeat(&self.name, repeating)? {
+            let until = read_to(saved)
+                .ok_or("the earlier version's checkpoint has something else under this name")?;
+            readings.repeats = Some(Repeats::begin(journal.read(), until)?);
         }
         Ok(readings)
     }
@@ -298,9 +288,8 @@ impl<T> TellingProcessingTime<T> {
             if self.telling.sent() < Timestamp::MAX {
                 readings.at = readings.at.max(self.telling.sent());
             }
-            let (chunks, tail) = readings.journal.at_barrier(epoch, cx.parts.stored);
-            let (operator, index) = (Arc::clone(&self.name), partition.entry.index);
-            cx.parts.journals.push(JournalPart { operator, partition: index, chunks, tail });
+            let index = partition.entry.index;
+            cx.parts.add_journal(&self.name, index, &mut readings.journal, epoch);
             cx.parts.partition_states.push(PartitionStatePart {
                 operator: Arc::clone(&self.name),
                 partition: index,
