@@ -22,6 +22,7 @@ mod budget;
 mod codec;
 mod delta;
 mod error;
+mod expire;
 mod handle;
 mod hash;
 mod key;
@@ -39,6 +40,7 @@ pub use backend::{Backend, Backends, Batch, Visit, memory::MemoryBackend, memory
 pub use budget::MemoryBudget;
 pub use codec::{CodecError, StateValue, decode, encode_into};
 pub use error::{Result, StateError};
+pub use expire::{DeadlineOf, Expired, Expiring, Expiry, Timed, Ttl};
 pub use handle::{List, Map, Reducing, StateKind, Value};
 pub use hash::{StableHasher, hash_key};
 pub use key::{DEFAULT_KEY_GROUPS, Key, KeyArg, KeyGroup, KeyGroupRange, key_group, range_of, worker_of};
@@ -48,8 +50,11 @@ pub use snapshot::{
     FileRole, HeldFile, RestoreFile, RestorePart, RestoreSource, SharedBytes, Snapshot, SnapshotFile,
     SnapshotSource, StateDescription, states_of,
 };
-pub use store::{KeyedStore, StoreSpec, TableId, WARM_CHUNK};
+pub use store::{
+    ExpiringListTable, ExpiringMapTable, ExpiringValueTable, KeyedStore, StoreSpec, TableId, WARM_CHUNK,
+};
 pub use table::list::ListTable;
+pub use table::live::Access;
 pub use table::map::MapTable;
 pub use table::timers::Timers;
 pub use table::value::ValueTable;

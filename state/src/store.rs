@@ -1,5 +1,6 @@
 //! One task's state: its tables, its backend, its snapshots.
 
+mod expiring;
 mod opening;
 
 use std::any::TypeId;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use self::expiring::{ExpiringListTable, ExpiringMapTable, ExpiringValueTable};
 use self::opening::{Asked, MayOpen, of_handle};
 use crate::backend::Backends;
 use crate::budget::MemoryBudget;
 use crate::codec::{self, StateValue};
 use crate::delta::DeltaWriter;
 use crate::error::{Result, StateError};
+use crate::expire::{Expiry, Turn};
 use crate::handle::{List, Map, Reducing, StateKind, Value};
 use crate::key::{DEFAULT_KEY_GROUPS, Key, KeyGroupRange};
 use crate::limits::Limits;
@@ -112,6 +115,14 @@ pub struct KeyedStore {
     /// By the name of the state.
     migrations: Vec<(&'static str, Migrations)>,
     may_open: MayOpen,
+    /// The time of the access in hand.
+    time: i64,
+    /// No access is below it.
+    horizon: i64,
+    /// What the backend may remove; `None` if it does not.
+    expiry: Option<Arc<Expiry>>,
+    /// One for each table with a time to live.
+    turns: Vec<Turn>,
 }
 
 impl KeyedStore {
@@ -126,6 +137,7 @@ impl KeyedStore {
         let operator: Arc<str> = spec.operator.as_str().into();
         let name = format!("{}-{}-{}", spec.operator, spec.range.start, spec.range.end);
         let restoration = restore(&spec, &operator, &name, backends, parts)?;
+        let expiry = restoration.backend.expiry();
         let cold = Cold {
             backend: restoration.backend,
             pending: DeltaWriter::default(),
@@ -146,6 +158,10 @@ impl KeyedStore {
             chain,
             migrations: Vec::new(),
             may_open: MayOpen::Any,
+            time: i64::MIN,
+            horizon: i64::MIN,
+            expiry,
+            turns: Vec::new(),
             spec,
         })
     }
@@ -450,12 +466,16 @@ impl KeyedStore {
     }
 
     /// Evicts from the largest tables while the budget is exceeded, whoever exceeds it, at most sixteen batches. Call it once a batch
-    /// of records, so that a store which does not grow gives memory back to those that do. Costs one atomic load otherwise.
+    /// of records, so that a store which does not grow gives memory back to those that do. Looks for what has expired, too, where
+    /// states have a time to live. Costs one atomic load otherwise.
     ///
     /// # Errors
     /// When entries cannot be spilled.
     #[inline]
     pub fn maintain(&mut self) -> Result<()> {
+        if !self.turns.is_empty() {
+            self.clean()?;
+        }
         if self.spec.budget.is_exceeded() { self.give_way() } else { Ok(()) }
     }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::{Backend, Backends, BaseFile, Batch, Visit};
 use crate::delta::{DeltaReader, DeltaWriter, Op};
 use crate::error::{Result, StateError};
+use crate::expire::Expiry;
 use crate::snapshot::{RestoreFile, SnapshotSource};
 
 /// A `BTreeMap`. Its checkpoint is one encoded file, so it costs what exists; the store above therefore keeps state
@@ -14,6 +16,7 @@ use crate::snapshot::{RestoreFile, SnapshotSource};
 pub struct MemoryBackend {
     rows: BTreeMap<Box<[u8]>, Box<[u8]>>,
     bytes: u64,
+    expiry: Arc<Expiry>,
 }
 
 impl MemoryBackend {
@@ -34,6 +37,18 @@ impl MemoryBackend {
         let doomed: Vec<_> = self.range(from, to).map(|(key, _)| key.clone()).collect();
         for key in doomed {
             self.delete(&key);
+        }
+    }
+
+    fn remove_expired(&mut self) {
+        let expired = self.expiry.now();
+        if !expired.is_empty() {
+            let bytes = &mut self.bytes;
+            self.rows.retain(|key, value| {
+                let keeps = !expired.includes(key, value);
+                *bytes -= if keeps { 0 } else { (key.len() + value.len()) as u64 };
+                keeps
+            });
         }
     }
 
@@ -84,6 +99,7 @@ impl Backend for MemoryBackend {
     }
 
     fn checkpoint(&mut self, epoch: u64) -> Result<Vec<BaseFile>> {
+        self.remove_expired();
         if self.rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -97,6 +113,10 @@ impl Backend for MemoryBackend {
 
     fn checkpoint_is_incremental(&self) -> bool {
         false
+    }
+
+    fn expiry(&self) -> Option<Arc<Expiry>> {
+        Some(Arc::clone(&self.expiry))
     }
 
     fn bytes(&self) -> u64 {

@@ -7,8 +7,10 @@ pub mod memory;
 pub mod rocks;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::error::Result;
+use crate::expire::Expiry;
 use crate::snapshot::{RestoreFile, SnapshotSource};
 
 /// Puts, deletes and range deletes that are applied together.
@@ -129,6 +131,11 @@ pub trait Backend: Send {
 
     /// Whether a checkpoint costs what changed, so that it pays to move state here for the sake of smaller deltas.
     fn checkpoint_is_incremental(&self) -> bool;
+
+    /// Which rows it may remove without being told, when that suits it. `None`: it removes none.
+    fn expiry(&self) -> Option<Arc<Expiry>> {
+        None
+    }
 
     /// About how many bytes it holds, on disk or in memory.
     fn bytes(&self) -> u64;

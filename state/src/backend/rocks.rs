@@ -8,6 +8,7 @@
 //! 4. Opening hard-links the SST files of a checkpoint and copies its manifest, which RocksDB goes on writing to.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint;
+use rocksdb::compaction_filter::{CompactionFilter, Decision};
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions,
     IngestExternalFileOptions, LogLevel, LruCacheOptions, Options, ReadOptions, SstFileWriter, WriteBatch,
@@ -25,6 +28,7 @@ use rocksdb::{
 use super::{Backend, Backends, BaseFile, Batch, Visit};
 use crate::budget::{Account, MemoryBudget};
 use crate::error::{Result, StateError};
+use crate::expire::{Expired, Expiry};
 use crate::snapshot::{HeldFile, RestoreFile, RestoreSource, SnapshotSource};
 
 /// Where the live databases and checkpoints are, below the root. Emptied when an engine starts.
@@ -92,17 +96,13 @@ impl RocksBackends {
 
     fn start(&self, folder: Folder, listed: HashSet<String>) -> Result<Box<dyn Backend>> {
         let database = folder.0.join("db");
-        let db =
-            DB::open(&self.options, &database).map_err(|error| backend_error("open", &database, &error))?;
+        let expiry = Arc::new(Expiry::default());
+        let mut options = self.options.clone();
+        options.set_compaction_filter_factory(Compactions(Arc::clone(&expiry)));
+        let db = DB::open(&options, &database).map_err(|error| backend_error("open", &database, &error))?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
-        Ok(Box::new(RocksBackend {
-            db,
-            options: self.options.clone(),
-            write,
-            listed,
-            folder: Arc::new(folder),
-        }))
+        Ok(Box::new(RocksBackend { db, options, write, expiry, listed, folder: Arc::new(folder) }))
     }
 }
 
@@ -193,6 +193,7 @@ pub struct RocksBackend {
     db: DB,
     options: Options,
     write: WriteOptions,
+    expiry: Arc<Expiry>,
     /// The files that some checkpoint has listed, or that it was opened from.
     listed: HashSet<String>,
     folder: Arc<Folder>,
@@ -269,9 +270,42 @@ impl Backend for RocksBackend {
         true
     }
 
+    fn expiry(&self) -> Option<Arc<Expiry>> {
+        Some(Arc::clone(&self.expiry))
+    }
+
     fn bytes(&self) -> u64 {
         let property = |name| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
         property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
+    }
+}
+
+/// Makes a filter of what has expired for each compaction.
+struct Compactions(Arc<Expiry>);
+
+impl CompactionFilterFactory for Compactions {
+    type Filter = WithoutExpired;
+
+    fn create(&mut self, _: CompactionFilterContext) -> WithoutExpired {
+        WithoutExpired(self.0.now())
+    }
+
+    fn name(&self) -> &CStr {
+        c"rivermark.expiry"
+    }
+}
+
+/// Removes what had expired when a compaction began.
+struct WithoutExpired(Expired);
+
+impl CompactionFilter for WithoutExpired {
+    fn filter(&mut self, _level: u32, key: &[u8], value: &[u8]) -> Decision {
+        // A deletion rather than nothing: an older version of the row, on a level below, may have a later deadline.
+        if self.0.includes(key, value) { Decision::Remove } else { Decision::Keep }
+    }
+
+    fn name(&self) -> &CStr {
+        c"rivermark.expired"
     }
 }
 

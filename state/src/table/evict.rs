@@ -68,9 +68,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         }
         scope.account.refund(absent.1);
         self.cold |= !victims.is_empty();
-        if self.live.num_buckets() > 64 && self.live.len() < self.live.num_buckets() / 8 * 3 {
-            self.rebuild(scope, self.live.len());
-        }
+        self.shrink(scope);
         Ok(victims.len() + absent.0)
     }
 
@@ -121,6 +119,13 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         Ok((taken, charged))
     }
 
+    /// Gives memory back if a table of half the size would do.
+    pub(super) fn shrink(&mut self, scope: &mut Scope) {
+        if self.live.num_buckets() > 64 && self.live.len() < self.live.num_buckets() / 8 * 3 {
+            self.rebuild(scope, self.live.len());
+        }
+    }
+
     /// Moves the entries into a table for `entries` of them.
     fn rebuild(&mut self, scope: &mut Scope, entries: usize) {
         let before = self.live.allocation_size();
@@ -131,6 +136,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         scope.account.adjust(before, table.allocation_size());
         self.live = table;
         self.hand = 0;
+        self.expiring = 0;
         self.first_bucket = 0;
     }
 

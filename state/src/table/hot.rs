@@ -102,6 +102,8 @@ pub(crate) struct HotMap<K, V> {
     /// Rows of this namespace may be in a snapshot.
     pub snapped: bool,
     pub(super) hand: usize,
+    /// The bucket from which on the search for expired entries goes on.
+    pub(super) expiring: usize,
     changes: u32,
     /// The stamp of the present interval, in place, and what else a change sets.
     present: u32,
@@ -119,6 +121,7 @@ impl<K, V> Default for HotMap<K, V> {
             cold: false,
             snapped: false,
             hand: 0,
+            expiring: 0,
             changes: 0,
             present: 1 << STAMP_SHIFT | TOUCHED,
             first_bucket: 0,
@@ -141,7 +144,12 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
 
     /// Whether nothing at all is known of it, in memory or below.
     pub fn is_vacant(&self) -> bool {
-        self.live.is_empty() && self.absent.is_empty() && !self.cold
+        self.holds_nothing() && !self.cold
+    }
+
+    /// Whether nothing is known of it in memory.
+    pub fn holds_nothing(&self) -> bool {
+        self.live.is_empty() && self.absent.is_empty()
     }
 
     #[inline]

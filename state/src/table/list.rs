@@ -20,7 +20,7 @@ struct Slot<K, T> {
     key: K,
     /// All items if `whole`, else those appended since the rest was left in the backend.
     items: Vec<T>,
-    /// How many of `items` the backend has; they are its newest.
+    /// How many of `items`, from the first on, the backend has; none of a slot that is not whole.
     flushed: usize,
     /// How many of `items` some snapshot has.
     snapped: usize,
@@ -43,12 +43,21 @@ pub struct ListTable<K, T> {
     cold: bool,
     sequence: u64,
     hand: usize,
+    /// When an item expires, if items do.
+    deadline: Option<fn(&T) -> i64>,
+    /// The slot from which on the search for expired items goes on.
+    expiring: usize,
 }
 
 impl<K: Key, T: StateValue> ListTable<K, T> {
     pub(crate) fn open(scope: Scope, sequence: u64) -> Result<Self> {
         let cold = scope.has_cold_rows()?;
-        Ok(Self { scope, slots: HashTable::new(), dirty: Vec::new(), cold, sequence, hand: 0 })
+        let (slots, dirty) = (HashTable::new(), Vec::new());
+        Ok(Self { scope, slots, dirty, cold, sequence, hand: 0, deadline: None, expiring: 0 })
+    }
+
+    pub(crate) fn expiring(self, deadline: fn(&T) -> i64) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// Appends `item` to the list of `key`; reads nothing.
@@ -180,11 +189,9 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
             Ok(ControlFlow::Continue(()))
         })?;
         let found = self.slots.get_bucket_mut(slot).expect("just located");
-        // The first `flushed` items in memory are in the chunks too, as their newest.
-        let known = items.len() - found.flushed;
-        found.snapped += known;
+        // Those in memory are in no chunk: a slot that is not whole forgets what it flushes.
+        found.snapped += items.len();
         found.flushed = items.len();
-        items.truncate(known);
         items.append(&mut found.items);
         found.items = items;
         found.whole = true;
@@ -332,9 +339,17 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
             slot.snapped = slot.items.len();
             self.spill(index, &mut cold, &mut batch)?;
             let slot = self.slots.get_bucket_mut(index).expect("just seen");
-            slot.flushed = slot.items.len();
             slot.cold = true;
             self.cold = true;
+            if slot.whole {
+                slot.flushed = slot.items.len();
+                continue;
+            }
+            // Reading it takes all chunks anyway. Nothing that a chunk has is then in memory twice, so a chunk may go.
+            let bytes = slot.items.drain(..).map(|item| heap_size(&item) + size_of::<T>()).sum();
+            slot.snapped = 0;
+            slot.charged -= bytes;
+            self.scope.account.refund(bytes);
         }
         batch.sort();
         cold.backend.apply(&batch)
@@ -342,6 +357,27 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
 
     fn evict(&mut self, count: usize) -> Result<usize> {
         self.evict_slots(count)
+    }
+
+    /// A list of which more than half has expired is written anew, one of which all has is removed. Of one that is not wholly in memory
+    /// nothing is known; its chunks are the backend's to remove.
+    fn expire(&mut self, horizon: i64, buckets: usize) -> Result<bool> {
+        let Some(deadline) = self.deadline else { return Ok(true) };
+        let until = self.slots.num_buckets().min(self.expiring.saturating_add(buckets));
+        for index in self.expiring..until {
+            let Some(slot) = self.slots.get_bucket(index).filter(|slot| slot.whole) else { continue };
+            let is_over = |item: &T| deadline(item) <= horizon;
+            let over = slot.items.iter().filter(|item| is_over(item)).count();
+            if over == 0 || over * 2 < slot.items.len() {
+                continue;
+            }
+            let (key, hash) = (slot.key.clone(), hash_key(&slot.key));
+            for item in self.take(hash, &key)?.into_iter().filter(|item| !is_over(item)) {
+                self.append(hash, &key, item)?;
+            }
+        }
+        self.expiring = if until < self.slots.num_buckets() { until } else { 0 };
+        Ok(self.expiring == 0)
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

@@ -32,12 +32,21 @@ pub struct MapTable<K, MK, MV> {
     cold: bool,
     hand: usize,
     row: Vec<u8>,
+    /// When an entry expires, if entries do.
+    deadline: Option<fn(&MV) -> i64>,
+    /// The slot from which on the search for expired entries goes on.
+    expiring: usize,
 }
 
 impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     pub(crate) fn open(scope: Scope) -> Result<Self> {
         let cold = scope.has_cold_rows()?;
-        Ok(Self { scope, slots: HashTable::new(), dirty: Vec::new(), cold, hand: 0, row: Vec::new() })
+        let (slots, dirty, row) = (HashTable::new(), Vec::new(), Vec::new());
+        Ok(Self { scope, slots, dirty, cold, hand: 0, row, deadline: None, expiring: 0 })
+    }
+
+    pub(crate) fn expiring(self, deadline: fn(&MV) -> i64) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// The value of `map_key` in the map of `key`.
@@ -48,6 +57,19 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         let Some(slot) = self.existing(hash, key)? else { return Ok(None) };
         let Some(index) = self.locate(hash, slot, map_key)? else { return Ok(None) };
         Ok(Some(self.slot(slot).map.read(index)))
+    }
+
+    /// The value of `map_key` in the map of `key`, for changing it in place.
+    ///
+    /// # Errors
+    /// When its row cannot be read or decoded.
+    pub fn get_mut(&mut self, hash: u64, key: &K, map_key: &MK) -> Result<Option<&mut MV>> {
+        if self.get(hash, key, map_key)?.is_none() {
+            return Ok(None);
+        }
+        let slot = self.for_change(hash, key)?;
+        let index = self.locate(hash, slot, map_key)?;
+        Ok(index.map(|index| self.slot(slot).map.write(hash_key(map_key), index)))
     }
 
     /// Whether the map of `key` has `map_key`.
@@ -314,6 +336,38 @@ impl<K: Key, MK: Key, MV: StateValue> ErasedTable for MapTable<K, MK, MV> {
 
     fn evict(&mut self, count: usize) -> Result<usize> {
         self.evict_slots(count)
+    }
+
+    fn expire(&mut self, horizon: i64, buckets: usize) -> Result<bool> {
+        let Some(deadline) = self.deadline else { return Ok(true) };
+        let mut left = buckets;
+        while left > 0 {
+            if self.expiring >= self.slots.num_buckets() {
+                self.expiring = 0;
+                return Ok(true);
+            }
+            left -= 1;
+            let Some(slot) = self.slots.get_bucket(self.expiring) else {
+                self.expiring += 1;
+                continue;
+            };
+            let key = slot.key.clone();
+            let prefix = self.prefix(hash_key(&key), &key)?;
+            let Self { slots, scope, .. } = self;
+            let map = &mut slots.get_bucket_mut(self.expiring).expect("just seen").map;
+            let seen =
+                map.expire(scope, &Under { prefix: &prefix }, left, |value| deadline(value) <= horizon)?;
+            let is_empty = map.holds_nothing();
+            self.row = prefix;
+            // One that is not through goes on the next time.
+            let Some(rest) = seen else { return Ok(false) };
+            left = rest;
+            if is_empty {
+                self.drop_slot(self.expiring);
+            }
+            self.expiring += 1;
+        }
+        Ok(false)
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

@@ -1,8 +1,10 @@
 //! The typed tables, and what a store asks of all of them.
 
 mod evict;
+mod expire;
 pub(crate) mod hot;
 pub mod list;
+pub mod live;
 pub mod map;
 pub mod timers;
 pub mod value;
@@ -48,6 +50,11 @@ pub(crate) trait ErasedTable: Any + Send {
 
     /// Applies an operation of a delta, for rows of this store's key groups only.
     fn restore(&mut self, op: Op<'_>) -> Result<()>;
+
+    /// Looks at about `buckets` more entries and removes those whose deadline is at or below `horizon`. Answers whether it has seen all.
+    fn expire(&mut self, _horizon: i64, _buckets: usize) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Brings what look-ups of these hashes will touch into the processor's cache.
     fn warm(&self, _hashes: &[u64]) {}

@@ -15,12 +15,18 @@ use crate::scope::{Grouped, Scope};
 pub struct ValueTable<K, V> {
     scope: Scope,
     map: HotMap<K, V>,
+    /// When an entry expires, if entries do.
+    deadline: Option<fn(&V) -> i64>,
 }
 
 impl<K: Key, V: StateValue> ValueTable<K, V> {
     pub(crate) fn open(scope: Scope) -> Result<Self> {
         let map = if scope.has_cold_rows()? { HotMap::over_cold_rows() } else { HotMap::default() };
-        Ok(Self { scope, map })
+        Ok(Self { scope, map, deadline: None })
+    }
+
+    pub(crate) fn expiring(self, deadline: fn(&V) -> i64) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// The value of `key`.
@@ -186,6 +192,13 @@ impl<K: Key, V: StateValue> ErasedTable for ValueTable<K, V> {
     fn evict(&mut self, count: usize) -> Result<usize> {
         let rows = Grouped { namespace: &[], groups: self.scope.groups };
         self.map.evict(&mut self.scope, &rows, count)
+    }
+
+    fn expire(&mut self, horizon: i64, buckets: usize) -> Result<bool> {
+        let Some(deadline) = self.deadline else { return Ok(true) };
+        let rows = Grouped { namespace: &[], groups: self.scope.groups };
+        let left = self.map.expire(&mut self.scope, &rows, buckets, |value| deadline(value) <= horizon)?;
+        Ok(left.is_some())
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {
