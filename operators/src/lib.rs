@@ -50,7 +50,7 @@ pub use look_up::{LookUp, Reply};
 pub use pattern::{AfterMatch, Match, Pattern, PatternStream};
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
-pub use rivermark_state::{Key, List, Map, Migrations, Reducing, StateValue, Value};
+pub use rivermark_state::{Expiring, Key, List, Map, Migrations, Reducing, StateValue, Timed, Ttl, Value};
 pub use source::DeadLetter;
 pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};

@@ -127,6 +127,17 @@ pub enum StateError {
         /// The state's name.
         state: Arc<str>,
     },
+    /// A state has a time to live where no time passes.
+    #[error(
+        "operator {operator}, state {state}: it has a time to live, but the stream tells no time; call `.event_time(..)` or \
+         `.processing_time(..)` on the stream before `.key_by(..)`"
+    )]
+    Timeless {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// The state's name.
+        state: Arc<str>,
+    },
     /// The rows are laid out otherwise than the program expects.
     #[error(
         "operator {operator}: its state is of {found}, but the program has {layout}; \

@@ -117,8 +117,8 @@ pub struct KeyedStore {
     may_open: MayOpen,
     /// The time of the access in hand.
     time: i64,
-    /// No access is below it.
-    horizon: i64,
+    /// No access is below it; `None` as long as nobody tells time.
+    horizon: Option<i64>,
     /// What the backend may remove; `None` if it does not.
     expiry: Option<Arc<Expiry>>,
     /// One for each table with a time to live.
@@ -159,7 +159,7 @@ impl KeyedStore {
             migrations: Vec::new(),
             may_open: MayOpen::Any,
             time: i64::MIN,
-            horizon: i64::MIN,
+            horizon: None,
             expiry,
             turns: Vec::new(),
             spec,

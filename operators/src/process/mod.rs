@@ -7,17 +7,20 @@
 //!    `on_timer` sets there fires in the same move, so a timer that sets itself again needs an end: at the end of a bounded stream the
 //!    watermark moves to the end of time.
 //! 3. At a barrier the state and timers that changed go into the checkpoint.
+//! 4. State can have a time to live ([`Value::expiring`](crate::Value::expiring) and its like): what is older is not there.
 //!
 //! Records of one source partition come in order; between partitions the order depends on the moment, so a function whose result depends
 //! on it is as deterministic as its input is partitioned by its key. [`KeyedStream::in_event_time_order`](crate::KeyedStream::in_event_time_order) makes the order a property of
 //! the log.
 
+mod expiring;
 mod order;
 mod running;
 mod side;
 mod state;
 mod states;
 
+pub use expiring::{ExpiringListState, ExpiringMapState, ExpiringReducingState, ExpiringValueState};
 pub(crate) use order::{EventTimeOrder, UseLate};
 pub use side::Side;
 pub(crate) use side::{SidePort, Sides};

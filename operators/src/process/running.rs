@@ -108,6 +108,8 @@ struct Core<K: Key, P, Out> {
     has_event_time: bool,
     key_groups: u16,
     watermark: Timestamp,
+    /// The greatest time of what has run: a timer that is set in the past runs then.
+    latest: Timestamp,
     out: Output<Out>,
     sides: Sides,
     late: LateCount,
@@ -147,6 +149,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
     {
         watch.at(stamp);
         let Keyed { hash, key, value } = record;
+        self.set_time(stamp.time.max(stamp.watermark));
         let mut context = Context {
             stamp: *stamp,
             watermark,
@@ -180,6 +183,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         let Some((time, hash, key)) = due else { return Ok(false) };
         let stamp = Stamp::derived(Timestamp::from_millis(time));
         watch.at(&stamp);
+        self.set_time(if watermark.is_none() { stamp.time.max(self.latest) } else { stamp.time });
         let mut context = Context {
             stamp,
             watermark: watermark.unwrap_or(stamp.time),
@@ -198,6 +202,13 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         Ok(true)
     }
 
+    /// The time at which states with a time to live are looked at.
+    #[inline]
+    fn set_time(&mut self, time: Timestamp) {
+        self.latest = self.latest.max(time);
+        self.store.set_time(time.millis());
+    }
+
     #[inline]
     fn send_if_full(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         if self.out.is_full() { self.send(cx) } else { Ok(()) }
@@ -214,6 +225,9 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
         let name = builder.name();
         let mut store = builder.open_store()?;
         let timers = store.timers("timers").map_err(|e| Error::state(&name, "opening the timers", e))?;
+        if builder.has_event_time() {
+            store.expire_until(builder.restored_watermark().millis());
+        }
         let core = Core {
             name,
             blame: builder.blame(),
@@ -225,6 +239,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             has_event_time: builder.has_event_time(),
             key_groups: builder.environment().key_groups,
             watermark: builder.restored_watermark(),
+            latest: Timestamp::MIN,
             out: builder.output::<P::Out>(port),
             sides: builder.sides(),
             late: LateCount::new(builder.metrics()),
@@ -342,6 +357,10 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
         }
         self.due = None;
         self.core.watermark = watermark;
+        // The end of time is only this run's: what is read later may be earlier.
+        if watermark < Timestamp::MAX {
+            self.core.store.expire_until(watermark.millis());
+        }
         self.core.metrics.set_watermark(watermark);
         self.pass_on(Signal::Watermark(watermark), cx)?;
         Ok(true)

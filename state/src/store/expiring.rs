@@ -3,7 +3,7 @@
 use super::opening::of_handle;
 use super::{KeyedStore, TableId};
 use crate::codec::StateValue;
-use crate::error::Result;
+use crate::error::{Result, StateError};
 use crate::expire::{DeadlineOf, Expiring, Timed, Ttl, Turn, of_chunk, of_value};
 use crate::handle::{List, Map, Reducing, StateKind, Value};
 use crate::key::Key;
@@ -26,38 +26,28 @@ pub type ExpiringListTable<K, V> = ListTable<K, Timed<V>>;
 pub type ExpiringMapTable<K, MK, V> = MapTable<K, MK, Timed<V>>;
 
 impl KeyedStore {
-    /// The time of the accesses that follow, in milliseconds of the stream's time: what [`time`](Self::time) answers, but for what lies
-    /// below the horizon of [`expire_until`](Self::expire_until), which is raised to it.
+    /// The time of the accesses that follow, in milliseconds of the stream's time. What lies below the horizon of
+    /// [`expire_until`](Self::expire_until) is raised to it.
     #[inline]
     pub fn set_time(&mut self, at: i64) {
-        self.time = at.max(self.horizon);
-    }
-
-    /// The time of the access in hand.
-    #[inline]
-    pub fn time(&self) -> i64 {
-        self.time
+        self.time = at;
     }
 
     /// An access at that time, to entries that live for `ttl`.
     #[inline]
     pub fn access(&self, ttl: Ttl) -> Access {
-        Access { at: self.time, horizon: self.horizon, ttl }
-    }
-
-    /// How far time has come: no access is below it.
-    #[inline]
-    pub fn horizon(&self) -> i64 {
-        self.horizon
+        let horizon = self.horizon.unwrap_or(i64::MIN);
+        Access { at: self.time.max(horizon), horizon, ttl }
     }
 
     /// Says that time has come as far as `horizon`, in milliseconds: no later access is below it. What has expired by then is removed at some
-    /// time, and cannot be seen whether or not it is. Costs a comparison where nothing expires.
+    /// time, and cannot be seen whether or not it is. It has to be said once, be it of the beginning of time, before a state with a time to
+    /// live is opened. Costs a comparison where nothing expires.
     pub fn expire_until(&mut self, horizon: i64) {
-        if horizon <= self.horizon {
+        if self.horizon.is_some_and(|known| horizon <= known) {
             return;
         }
-        self.horizon = horizon;
+        self.horizon = Some(horizon);
         if self.turns.is_empty() {
             return;
         }
@@ -71,6 +61,8 @@ impl KeyedStore {
     pub(super) fn clean(&mut self) -> Result<()> {
         for turn in self.turns.iter_mut().filter(|turn| turn.is_on) {
             turn.is_on = !self.tables[turn.table].expire(turn.horizon, BUCKETS)?;
+            // Time may have come further while it was on.
+            turn.begin(self.horizon.unwrap_or(turn.horizon));
         }
         Ok(())
     }
@@ -78,7 +70,7 @@ impl KeyedStore {
     /// The table of a value with a time to live.
     ///
     /// # Errors
-    /// As [`value_table`](Self::value_table). So for all of these.
+    /// As [`value_table`](Self::value_table), and when nobody has told the store how far time has come. So for all of these.
     pub fn expiring_value_table<K: Key, V: StateValue>(
         &mut self,
         handle: Expiring<Value<V>>,
@@ -88,7 +80,7 @@ impl KeyedStore {
         let asked = of_handle::<Timed<V>>(name, StateKind::Value, version, keys);
         let open = |scope, _| Ok(ValueTable::open(scope)?.expiring(Timed::raw_deadline));
         let table = self.open_table::<ExpiringValueTable<K, V>, Timed<V>>(asked, open)?;
-        Ok(self.let_expire(table, handle.ttl(), of_value))
+        self.let_expire(table, handle.ttl(), of_value)
     }
 
     /// The table of a reducing state with a time to live.
@@ -104,7 +96,7 @@ impl KeyedStore {
         let asked = of_handle::<Timed<V>>(name, StateKind::Reducing, version, keys);
         let open = |scope, _| Ok(ValueTable::open(scope)?.expiring(Timed::raw_deadline));
         let table = self.open_table::<ExpiringValueTable<K, V>, Timed<V>>(asked, open)?;
-        Ok(self.let_expire(table, handle.ttl(), of_value))
+        self.let_expire(table, handle.ttl(), of_value)
     }
 
     /// The table of a list whose elements have a time to live.
@@ -120,7 +112,7 @@ impl KeyedStore {
         let asked = of_handle::<Timed<V>>(name, StateKind::List, version, keys);
         let open = |scope, sequence| Ok(ListTable::open(scope, sequence)?.expiring(Timed::raw_deadline));
         let table = self.open_table::<ExpiringListTable<K, V>, Timed<V>>(asked, open)?;
-        Ok(self.let_expire(table, handle.ttl(), of_chunk::<V>))
+        self.let_expire(table, handle.ttl(), of_chunk::<V>)
     }
 
     /// The table of a map whose entries have a time to live.
@@ -136,7 +128,7 @@ impl KeyedStore {
         let asked = of_handle::<Timed<V>>(name, StateKind::Map, version, keys);
         let open = |scope, _| Ok(MapTable::open(scope)?.expiring(Timed::raw_deadline));
         let table = self.open_table::<ExpiringMapTable<K, MK, V>, Timed<V>>(asked, open)?;
-        Ok(self.let_expire(table, handle.ttl(), of_value))
+        self.let_expire(table, handle.ttl(), of_value)
     }
 
     /// As [`value`](Self::value), with a time to live.
@@ -193,14 +185,18 @@ impl KeyedStore {
         table: TableId<T>,
         ttl: Ttl,
         deadline_of: DeadlineOf,
-    ) -> TableId<T> {
+    ) -> Result<TableId<T>> {
         let index = table.index as usize;
+        if self.horizon.is_none() {
+            let state = self.tables[index].scope().state.clone();
+            return Err(StateError::Timeless { operator: self.operator.clone(), state });
+        }
         if self.turns.iter().all(|turn| turn.table != index) {
             self.turns.push(Turn::new(index, ttl));
             if let Some(expiry) = &self.expiry {
                 expiry.add(self.tables[index].scope().id, deadline_of);
             }
         }
-        table
+        Ok(table)
     }
 }

@@ -4,6 +4,8 @@
 mod backend;
 mod budget;
 mod evolution;
+mod expiring;
 mod failures;
 mod model;
 mod snapshots;
+mod stores;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use rivermark_state::*;
 
+use crate::stores::Stores;
+
 const VALUES: Value<u64> = Value::new("values");
 const TEXTS: Value<String> = Value::new("texts");
 const LISTS: List<String> = List::new("lists");
@@ -101,17 +103,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The stores of all workers, one a range of key groups, and what they were last restored to.
+/// The stores, and what they should hold.
 struct Harness<'a> {
-    backends: &'a dyn Backends,
-    budget: MemoryBudget,
-    limits: Limits,
-    stores: Vec<KeyedStore>,
-    epoch: u64,
-    snapshots: Vec<RestorePart>,
+    stores: Stores<'a>,
     at_snapshot: Model,
-    /// Content of every file ever handed out, by worker and name, as an engine's uploads would have it.
-    uploaded: BTreeMap<String, RestoreFile>,
     model: Model,
 }
 
@@ -120,42 +115,13 @@ fn text(n: usize) -> String {
 }
 
 impl<'a> Harness<'a> {
-    fn new(backends: &'a dyn Backends, budget: usize, limits: Limits) -> Self {
-        let mut harness = Self {
-            backends,
-            budget: MemoryBudget::new(budget),
-            limits,
-            stores: Vec::new(),
-            epoch: 0,
-            snapshots: Vec::new(),
-            at_snapshot: Model::default(),
-            uploaded: BTreeMap::new(),
-            model: Model::default(),
-        };
-        harness.open(1);
-        harness
-    }
-
-    fn open(&mut self, workers: u16) {
-        self.stores.clear();
-        self.stores = (0..workers)
-            .map(|worker| {
-                let spec = StoreSpec {
-                    operator: "op".to_owned(),
-                    groups: GROUPS,
-                    range: range_of(worker, GROUPS, workers),
-                    budget: self.budget.clone(),
-                    limits: self.limits,
-                };
-                KeyedStore::open(spec, self.backends, self.snapshots.clone()).unwrap()
-            })
-            .collect();
+    fn new(backends: &'a dyn Backends, budget: usize) -> Self {
+        let stores = Stores::new(backends, budget, GROUPS);
+        Self { stores, at_snapshot: Model::default(), model: Model::default() }
     }
 
     fn owner<K: Key>(&mut self, key: &K) -> (&mut KeyedStore, u64) {
-        let hash = hash_key(key);
-        let worker = worker_of(key_group(hash, GROUPS), GROUPS, self.stores.len() as u16);
-        (&mut self.stores[worker as usize], hash)
+        self.stores.owner(key)
     }
 
     fn windows(store: &mut KeyedStore) -> &mut WindowTable<i64, u64, u64> {
@@ -173,73 +139,20 @@ impl<'a> Harness<'a> {
         store.table(id)
     }
 
-    /// Takes a snapshot of all stores and keeps its files, as an engine does.
     fn snapshot(&mut self, stored: bool) {
-        self.epoch += 1;
-        let mut parts = Vec::new();
-        for store in &mut self.stores {
-            let snapshot = store.snapshot(self.epoch).unwrap();
-            let mut files = Vec::new();
-            for file in &snapshot.files {
-                let key = format!("{}-{}", snapshot.range.start, file.name);
-                match &file.source {
-                    SnapshotSource::Bytes(bytes) => {
-                        let source = RestoreSource::Bytes(bytes.clone());
-                        let file = RestoreFile { name: file.name.clone(), role: file.role, source };
-                        if let Some(old) = self.uploaded.get(&key) {
-                            assert_eq!(content(old), content(&file), "{key} changed");
-                        }
-                        self.uploaded.insert(key.clone(), file);
-                    }
-                    SnapshotSource::Path(held) => {
-                        let bytes: SharedBytes = std::fs::read(held.path()).unwrap().into();
-                        let source = RestoreSource::Bytes(bytes);
-                        let new = RestoreFile { name: file.name.clone(), role: file.role, source };
-                        if let Some(old) = self.uploaded.get(&key).filter(|_| file.reused) {
-                            assert_eq!(content(old), content(&new), "{key} changed");
-                        }
-                        self.uploaded.insert(key.clone(), new);
-                    }
-                    SnapshotSource::Stored => assert!(file.reused),
-                }
-                files.push(self.uploaded[&key].clone());
-            }
-            if stored {
-                store.stored(self.epoch);
-            }
-            parts.push(RestorePart { meta: snapshot.meta, files });
-        }
-        self.snapshots = parts;
+        self.stores.snapshot(stored);
         self.at_snapshot = self.model.clone();
     }
 
     fn restore(&mut self, workers: u16) {
-        let workers = if workers == 0 { self.stores.len() as u16 } else { workers };
-        if workers != self.stores.len() as u16 {
-            // File names are per range: start the archive anew, as the new workers do.
-            self.uploaded.clear();
-        }
-        self.open(workers);
-        let archive: Vec<(String, RestoreFile)> = self
-            .snapshots
-            .iter()
-            .zip(0..)
-            .flat_map(|(part, worker)| {
-                let start = range_of(worker, GROUPS, workers).start;
-                part.files.iter().map(move |file| (format!("{start}-{}", file.name), file.clone()))
-            })
-            .collect();
-        self.uploaded.extend(archive);
+        self.stores.restore(workers);
         self.model = self.at_snapshot.clone();
-        if self.snapshots.is_empty() {
-            self.model = Model::default();
-        }
     }
 
     fn pop(&mut self, watermark: i64, limit: usize) {
-        for worker in 0..self.stores.len() {
-            let workers = self.stores.len() as u16;
-            let timers = Self::timers(&mut self.stores[worker]);
+        let workers = self.stores.len() as u16;
+        for (worker, store) in self.stores.iter_mut().enumerate() {
+            let timers = Self::timers(store);
             let mut popped = Vec::new();
             while popped.len() < limit {
                 let Some((time, hash, key)) = timers.pop(watermark).unwrap() else { break };
@@ -356,7 +269,7 @@ impl<'a> Harness<'a> {
             Step::WindowRange(from, to) => {
                 let range = from..to.max(from);
                 let mut got = BTreeSet::new();
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     let of_store: Vec<i64> = Self::windows(store).namespaces_in(range.clone()).collect();
                     assert!(of_store.is_sorted());
                     got.extend(of_store);
@@ -368,14 +281,14 @@ impl<'a> Harness<'a> {
             }
             Step::Drain(ns) => {
                 let mut got = BTreeMap::new();
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     Self::windows(store).drain(ns, |k, v| assert!(got.insert((ns, k), v).is_none())).unwrap();
                 }
                 self.drained(ns, &got);
             }
             Step::DrainSome(ns, most, evict) => {
                 let mut got = BTreeMap::new();
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     loop {
                         let before = got.len();
                         let visit = |k, v| assert!(got.insert((ns, k), v).is_none());
@@ -394,7 +307,7 @@ impl<'a> Harness<'a> {
             Step::ReadGroups(ns, from, to) => {
                 let groups = KeyGroupRange::new(from, to.max(from));
                 let mut got = BTreeMap::new();
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     let visit = |k: &u64, v: &u64| assert!(got.insert((ns, *k), *v).is_none());
                     Self::windows(store).for_each_in(ns, groups, visit).unwrap();
                 }
@@ -413,7 +326,7 @@ impl<'a> Harness<'a> {
             }
             Step::DrainSession(from, to) => {
                 let mut got = BTreeMap::new();
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     Self::sessions(store)
                         .drain((from, to), |k, v| assert!(got.insert(k, v).is_none()))
                         .unwrap();
@@ -443,7 +356,7 @@ impl<'a> Harness<'a> {
                 assert_eq!(next, self.model.timers.first().map(|(time, _)| *time));
             }
             Step::Evict(count) => {
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     store.evict(count).unwrap();
                     store.maintain().unwrap();
                 }
@@ -466,7 +379,7 @@ impl<'a> Harness<'a> {
     /// Reads everything back.
     fn check(&mut self) {
         let mut got = Model::default();
-        for store in &mut self.stores {
+        for store in self.stores.iter_mut() {
             store
                 .value(VALUES)
                 .unwrap()
@@ -503,20 +416,8 @@ impl<'a> Harness<'a> {
     }
 }
 
-fn content(file: &RestoreFile) -> SharedBytes {
-    match &file.source {
-        RestoreSource::Bytes(bytes) => bytes.clone(),
-        RestoreSource::Path(path) => std::fs::read(path).unwrap().into(),
-    }
-}
-
-/// Limits so small that everything happens at once.
-fn tiny() -> Limits {
-    Limits { delta_min: 600, delta_max: 3000, delta_files: 7, delta_kept: 400, evict_batch: 4 }
-}
-
 fn run(backends: &dyn Backends, steps: &[Step], budget: usize) {
-    let mut harness = Harness::new(backends, budget, tiny());
+    let mut harness = Harness::new(backends, budget);
     for step in steps {
         harness.apply(step);
     }
