@@ -76,7 +76,7 @@ impl Ttl {
 /// A value and when it expires: what a state with a [`Ttl`] holds.
 ///
 /// A state that gets a time to live is a state of another type, and so of another [version](crate::Value::version):
-/// `Migrations::new().from(1, Timed::<Order>::from)` leads there. What was stored without a deadline gets one when it is next used. The
+/// `Migrations::new().from(1, Timed::<Order>::without_deadline)` leads there. What was stored without a deadline gets one when it is next used. The
 /// way back is [`Timed::into_value`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timed<T> {
@@ -101,14 +101,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Timed<T> {
     }
 }
 
-impl<T> From<T> for Timed<T> {
-    /// The value, with a deadline as soon as it is used.
-    fn from(value: T) -> Self {
+impl<T> Timed<T> {
+    /// The value, which has no deadline until it is used.
+    pub fn without_deadline(value: T) -> Self {
         Self { deadline: NONE, value }
     }
-}
 
-impl<T> Timed<T> {
     /// The value, which is there for accesses below `deadline`, in milliseconds of the stream's time.
     pub fn until(deadline: i64, value: T) -> Self {
         Self { deadline, value }
@@ -382,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_had_no_deadline_gets_one_when_it_is_used() {
-        let mut old = Timed::from(5_u8);
+        let mut old = Timed::without_deadline(5_u8);
         assert!(old.is_live(i64::MAX - 1));
         assert_eq!(old.deadline(), None);
         assert!(old.needs_renewal(HOUR, 0, false));

@@ -3,6 +3,7 @@
 
 mod budget;
 mod event_time;
+mod expiring;
 mod harness;
 mod joins;
 mod keyed;

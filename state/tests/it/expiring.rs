@@ -401,6 +401,34 @@ fn memory_holds_no_more_than_what_lives_and_an_eighth() {
     assert!(store.memory() < 2_000, "{}", store.memory());
 }
 
+#[test]
+fn what_was_stored_without_a_time_to_live_gets_one_when_it_is_used() {
+    const OLD: Value<u64> = Value::new("seen");
+    const NEW: Expiring<Value<u64>> = Value::new("seen").version(2).expiring(WRITTEN);
+    let mut store = KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, Vec::new()).unwrap();
+    let hash = hash_key(&1_u64);
+    store.value(OLD).unwrap().set(hash, 1_u64, 5).unwrap();
+    let snapshot = store.snapshot(1).unwrap();
+    let files = snapshot.files.iter().map(|file| {
+        let SnapshotSource::Bytes(bytes) = &file.source else { panic!("{} is in memory", file.name) };
+        let source = RestoreSource::Bytes(bytes.clone());
+        RestoreFile { name: file.name.clone(), role: file.role, source }
+    });
+    let parts = vec![RestorePart { meta: snapshot.meta.clone(), files: files.collect() }];
+
+    let mut store = KeyedStore::open(StoreSpec::new("op"), &MemoryBackends, parts).unwrap();
+    store.migrate("seen", Migrations::new().from(1, Timed::<u64>::without_deadline));
+    store.expire_until(1_000);
+    let mut seen_at = |at| {
+        store.set_time(at);
+        let access = store.access(NEW.ttl());
+        store.expiring_value(NEW).unwrap().get_live(access, hash, &1_u64).unwrap().copied()
+    };
+    assert_eq!(seen_at(1_000), Some(5), "it had no deadline");
+    assert_eq!(seen_at(1_000 + TTL - 1), Some(5), "a first look gave it one, a second does not move it");
+    assert_eq!(seen_at(1_000 + TTL), None);
+}
+
 #[cfg(feature = "rocksdb")]
 mod rocks {
     use super::*;

@@ -4,9 +4,9 @@ use super::Inputs;
 use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::{
-    Aggregate, AsOfJoin, BoxError, Context, Either, Interval, IntervalJoin, Keep, KeyedStream, LookUp, Match,
-    Pattern, ProcessFunction, Reducing, Reply, Retractable, Side, Stream, StreamTableJoin, Table, Timestamp,
-    Upsert, Value, WindowJoin, WindowedStream, Windows, millis,
+    Aggregate, AsOfJoin, BoxError, Context, Either, Expiring, Interval, IntervalJoin, Keep, KeyedStream,
+    List, LookUp, Map, Match, Pattern, ProcessFunction, Reducing, Reply, Retractable, Side, Stream,
+    StreamTableJoin, Table, Timestamp, Ttl, Upsert, Value, WindowJoin, WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -130,6 +130,9 @@ pub const CASES: &[Case] = &[
     }),
     case("process in event-time order", &[], |it| {
         it.show(keyed(it, 0).in_event_time_order().process(Before));
+    }),
+    case("state with a time to live", &[], |it| {
+        it.show(keyed(it, 0).in_event_time_order().process(Recently));
     }),
     case("connect", &["KeyedStream::connect"], |it| {
         let either = keyed(it, 0).connect(keyed(it, 1)).in_event_time_order();
@@ -389,6 +392,54 @@ impl ProcessFunction<u8, Either<Record, Record>> for Before {
     ) -> Result<(), BoxError> {
         let (Either::Left(record) | Either::Right(record)) = either;
         Before::tell(record, cx)
+    }
+}
+
+const COUNT: Expiring<Value<i64>> = Value::new("count").expiring(Ttl::after_write(millis(9)));
+const RECENT: Expiring<List<i64>> = List::new("recent").expiring(Ttl::after_write(millis(20)));
+const SEEN: Expiring<Map<i64, i64>> = Map::new("seen").expiring(Ttl::after_access(millis(15)));
+
+/// Tells each record with what is not yet forgotten, and what is left of that some time later.
+#[derive(Clone)]
+struct Recently;
+
+impl ProcessFunction<u8, Record> for Recently {
+    type Out = (i64, i64, Vec<i64>, Option<i64>);
+
+    fn on_record(
+        &mut self,
+        _: &u8,
+        record: Record,
+        cx: &mut Context<'_, u8, Self::Out>,
+    ) -> Result<(), BoxError> {
+        let seen = cx.state(SEEN).get(&(record.2 % 4))?;
+        cx.state(SEEN).put(record.2 % 4, record.1)?;
+        let count = cx.state(COUNT).update(
+            || 0,
+            |count| {
+                *count += 1;
+                *count
+            },
+        )?;
+        cx.state(RECENT).push(record.2)?;
+        let recent = cx.state(RECENT).get()?;
+        cx.emit((record.1, count, recent, seen));
+        // One in four in the past: it comes when all records of this time have been seen.
+        cx.timer(Timestamp::from_millis(record.1 + record.2 % 4 * 6 - 1))
+    }
+
+    fn on_timer(
+        &mut self,
+        _: &u8,
+        time: Timestamp,
+        cx: &mut Context<'_, u8, Self::Out>,
+    ) -> Result<(), BoxError> {
+        let count = cx.state(COUNT).get()?.unwrap_or(-1);
+        let mut seen = cx.state(SEEN).entries()?;
+        seen.sort_unstable();
+        let recent = cx.state(RECENT).get()?.into_iter().chain(seen.iter().map(|entry| entry.1));
+        cx.emit((time.millis(), count, recent.collect(), None));
+        Ok(())
     }
 }
 
