@@ -4,8 +4,8 @@ use crate::case::time;
 use crate::support::{Event, Lab, event, labs};
 use rivermark::connectors::{Collect, FromVec};
 use rivermark::{
-    BoxError, Context, Flow, List, Map, ProcessFunction, Reducing, StateBackend, Stream, Timestamp, Value,
-    Watermarks, Windows, millis,
+    BoxError, Context, Expiring, Flow, List, Map, ProcessFunction, Reducing, StateBackend, States, Stream,
+    Timestamp, Ttl, Value, Watermarks, Windows, millis,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -225,6 +225,35 @@ fn a_timer_without_event_time_is_an_error_that_says_what_to_do() {
         .sink(Collect::new());
     let error = lab.engine().run(flow).unwrap_err().to_string();
     assert!(error.contains(".event_time(") && error.contains("vec[0] offset 0"), "{error}");
+}
+
+const FORGOTTEN: Expiring<Value<i64>> = Value::new("forgotten").expiring(Ttl::after_write(millis(1)));
+
+/// Has a state with a time to live.
+#[derive(Clone)]
+struct Forgetful;
+
+impl ProcessFunction<u8, Event> for Forgetful {
+    type Out = u8;
+
+    fn states(&self, states: &mut States<'_, u8>) {
+        states.has(FORGOTTEN);
+    }
+
+    fn on_record(&mut self, _: &u8, event: Event, cx: &mut Context<'_, u8, u8>) -> Result<(), BoxError> {
+        cx.state(FORGOTTEN).set(event.value)
+    }
+}
+
+#[test]
+fn a_time_to_live_where_no_time_passes_is_an_error_before_any_record() {
+    let lab = Lab::new(1, StateBackend::Memory);
+    let flow = lab.flow();
+    let events = flow.source(FromVec::new(vec![event(0, 0, 0)]));
+    events.key_by(|event| event.key).process(Forgetful).sink(Collect::new());
+    let error = lab.engine().run(flow).unwrap_err().to_string();
+    assert!(error.contains("state forgotten") && error.contains(".processing_time("), "{error}");
+    assert!(!error.contains("offset"), "{error}");
 }
 
 #[test]

@@ -8,17 +8,17 @@ use crate::support::{
 use rivermark::connectors::Collect;
 use rivermark::simulation::Simulation;
 use rivermark::{
-    BoxError, Context, Engine, Flow, Job, ProcessFunction, Reducing, Stream, Timestamp, Value, Watermarks,
-    Windowed, Windows, millis, secs,
+    BoxError, Context, Engine, Expiring, Flow, Job, ProcessFunction, Reducing, Stream, Timestamp, Ttl, Value,
+    Watermarks, Windowed, Windows, millis, secs,
 };
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
-/// Tells when a key has been silent for 4 ms of processing time, and how many records it had by then.
+/// Tells when a key has been silent for 4 ms of processing time, and how many records it had in a row, none more than 6 ms after the last.
 #[derive(Clone)]
 struct Silence;
 
-const COUNT: Reducing<u64> = Reducing::new("count");
+const COUNT: Expiring<Reducing<u64>> = Reducing::new("count").expiring(Ttl::after_write(millis(6)));
 const DUE: Value<Timestamp> = Value::new("due");
 
 impl ProcessFunction<u8, (u8, i64)> for Silence {
@@ -51,7 +51,7 @@ impl ProcessFunction<u8, (u8, i64)> for Silence {
     }
 }
 
-/// A key, when it had been silent for long, and its records by then.
+/// A key, when it had been silent for long, and its records in a row by then.
 type SilentKey = (u8, Timestamp, u64);
 
 /// A version of a flow on a data directory, and what it has published.
