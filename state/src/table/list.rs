@@ -1,7 +1,9 @@
 //! A list a key. Appending writes what is new and never what is there.
 //!
-//! A row is a *chunk*: `key group, key, sequence number` to the items that one snapshot or spill wrote. Sequence numbers come
-//! from a counter of the table that is kept over restarts, so the chunks of a key are in the order of its items.
+//! A row is a *chunk*: `key group, key, sequence number` to items that one snapshot or spill wrote, about 64 KiB of them at most.
+//! Sequence numbers come from a counter of the table that is kept over restarts, so the chunks of a key are in the order of its items.
+//! A list may be larger than memory: what is appended goes to the backend when there is no room for it, and
+//! [`ListTable::try_for_each`] reads the chunks one by one.
 
 use std::ops::ControlFlow;
 
@@ -15,6 +17,11 @@ use crate::error::Result;
 use crate::hash::hash_key;
 use crate::key::{Key, KeyArg, KeyGroupRange, key_group};
 use crate::scope::{Cold, Scope, heap_size};
+
+/// A chunk is closed when it has so many bytes: what a reader has in memory at once.
+const CHUNK: usize = 64 << 10;
+/// A list of fewer items is left alone by its own appends: every list may have that many in memory, whatever the budget.
+const SMALL: usize = 256;
 
 struct Slot<K, T> {
     key: K,
@@ -80,7 +87,7 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         // The vector's own growth is charged when its slot is; this is what is certain.
         found.charged += heap + size_of::<T>();
         self.scope.account.charge(heap + size_of::<T>());
-        Ok(())
+        if found.items.len() >= SMALL && self.scope.is_exceeded() { self.let_go(slot) } else { Ok(()) }
     }
 
     /// The list of `key`, empty if there is none. Reads its chunks once if they are in the backend.
@@ -97,6 +104,37 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         let found = self.slots.get_bucket_mut(slot).expect("just located");
         found.referenced = true;
         Ok(&found.items)
+    }
+
+    /// Visits the items of `key` in their order until one breaks off. Those in the backend stay there, so that a list larger than memory can
+    /// be read.
+    ///
+    /// # Errors
+    /// When chunks cannot be read or decoded.
+    pub fn try_for_each(
+        &mut self,
+        hash: u64,
+        key: &K,
+        mut visit: impl FnMut(&T) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if let Some(slot) = self.slots.find_mut(hash, |slot| slot.key == *key) {
+            slot.referenced = true;
+        }
+        let slot = self.slots.find(hash, |slot| slot.key == *key);
+        let (items, is_whole) = slot.map_or((&[][..], !self.cold), |slot| (&slot.items[..], slot.whole));
+        let mut seen_enough = false;
+        if !is_whole {
+            let prefix = self.prefix(hash, key)?;
+            self.scope.scan_rows(&prefix, |_, chunk| {
+                let flow = items_of(&self.scope, chunk, |item| visit(&item))?;
+                seen_enough = flow.is_break();
+                Ok(flow)
+            })?;
+        }
+        if !seen_enough {
+            let _ = items.iter().try_for_each(visit);
+        }
+        Ok(())
     }
 
     /// Removes the list of `key` and returns its items.
@@ -178,15 +216,12 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         let prefix = self.prefix(hash, &found.key)?;
         let mut items: Vec<T> = Vec::new();
         let mut heap = 0;
-        self.scope.scan_rows(&prefix, |_, mut chunk| {
-            while !chunk.is_empty() {
-                let (item, used) =
-                    codec::decode_prefix::<T>(chunk).map_err(|error| self.scope.codec_error(error))?;
+        self.scope.scan_rows(&prefix, |_, chunk| {
+            items_of(&self.scope, chunk, |item| {
                 heap += heap_size(&item) + size_of::<T>();
                 items.push(item);
-                chunk = &chunk[used..];
-            }
-            Ok(ControlFlow::Continue(()))
+                ControlFlow::Continue(())
+            })
         })?;
         let found = self.slots.get_bucket_mut(slot).expect("just located");
         // Those in memory are in no chunk: a slot that is not whole forgets what it flushes.
@@ -208,23 +243,40 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         let mut row = scope.id.to_be_bytes().to_vec();
         row.extend_from_slice(&key_group(hash, scope.groups).0.to_be_bytes());
         scope.encode(&found.key, &mut row)?;
-        if found.flushed < found.items.len() {
+        chunks(scope, &found.items[found.flushed..], |chunk| {
             *sequence += 1;
-            let mut chunk = Vec::new();
-            for item in &found.items[found.flushed..] {
-                scope.encode(item, &mut chunk)?;
-            }
             let mut key = row.clone();
             key.extend_from_slice(&sequence.to_be_bytes());
-            batch.put(&key, &chunk);
-        }
-        if found.snapped < found.items.len() && !cold.rebase {
-            *sequence += 1;
-            let written =
-                write_chunk(scope.id, &row[2..], *sequence, &found.items[found.snapped..], &mut cold.pending);
-            written.map_err(|error| scope.codec_error(error))?;
+            batch.put(&key, chunk);
+            Ok(())
+        })?;
+        if !cold.rebase {
+            write(scope, &row[2..], sequence, &found.items[found.snapped..], &mut cold.pending)?;
         }
         Ok(())
+    }
+
+    /// Writes what the backend lacks of a list to it, and lets go of its items.
+    fn let_go(&mut self, slot: usize) -> Result<()> {
+        let cold = self.scope.cold.clone();
+        let mut cold = cold.lock();
+        let mut batch = Batch::default();
+        self.spill(slot, &mut cold, &mut batch)?;
+        cold.bound_pending();
+        cold.backend.apply(&batch)?;
+        self.forget_items(slot);
+        Ok(())
+    }
+
+    /// Lets go of the items of a slot, all of which the backend has.
+    fn forget_items(&mut self, slot: usize) {
+        self.cold = true;
+        let found = self.slots.get_bucket_mut(slot).expect("just located");
+        let items = std::mem::take(&mut found.items);
+        let bytes = items.iter().map(|item| heap_size(item) + size_of::<T>()).sum::<usize>();
+        (found.whole, found.cold, found.flushed, found.snapped) = (false, true, 0, 0);
+        found.charged -= bytes;
+        self.scope.account.refund(bytes);
     }
 
     fn evict_slots(&mut self, count: usize) -> Result<usize> {
@@ -262,20 +314,60 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
     }
 }
 
-/// Writes `items` as one chunk into a delta.
-fn write_chunk<T: StateValue>(
-    id: u16,
+/// Encodes items as chunks.
+fn chunks<T: StateValue>(
+    scope: &Scope,
+    items: &[T],
+    mut chunk_is_full: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut chunk = Vec::new();
+    for item in items {
+        scope.encode(item, &mut chunk)?;
+        if chunk.len() >= CHUNK {
+            chunk_is_full(&chunk)?;
+            chunk.clear();
+        }
+    }
+    if chunk.is_empty() { Ok(()) } else { chunk_is_full(&chunk) }
+}
+
+/// Visits the items of a chunk until one breaks off.
+fn items_of<T: StateValue>(
+    scope: &Scope,
+    mut chunk: &[u8],
+    mut visit: impl FnMut(T) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
+    while !chunk.is_empty() {
+        let (item, used) = codec::decode_prefix::<T>(chunk).map_err(|error| scope.codec_error(error))?;
+        if visit(item).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        chunk = &chunk[used..];
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Writes items of one list into a delta.
+fn write<T: StateValue>(
+    scope: &Scope,
     prefix: &[u8],
-    sequence: u64,
+    sequence: &mut u64,
     items: &[T],
     delta: &mut DeltaWriter,
-) -> Result<(), codec::CodecError> {
-    let row = |out: &mut Vec<u8>| {
-        out.extend_from_slice(prefix);
-        out.extend_from_slice(&sequence.to_be_bytes());
-        Ok(())
-    };
-    delta.put(id, row, |out| items.iter().try_for_each(|item| codec::encode_into(item, out)))
+) -> Result<()> {
+    chunks(scope, items, |chunk| {
+        *sequence += 1;
+        let row = |out: &mut Vec<u8>| {
+            out.extend_from_slice(prefix);
+            out.extend_from_slice(&sequence.to_be_bytes());
+            Ok(())
+        };
+        let value = |out: &mut Vec<u8>| {
+            out.extend_from_slice(chunk);
+            Ok(())
+        };
+        delta.put(scope.id, row, value).map_err(|error| scope.codec_error(error))
+    })
 }
 
 impl<K, T> std::fmt::Debug for ListTable<K, T> {
@@ -303,11 +395,9 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
                 return Ok(());
             }
             slot.recorded = true;
-            *sequence += 1;
             let mut prefix = key_group(hash, scope.groups).0.to_be_bytes().to_vec();
             scope.encode(&slot.key, &mut prefix)?;
-            write_chunk(scope.id, &prefix, *sequence, &slot.items[from..], delta)
-                .map_err(|error| scope.codec_error(error))
+            write(scope, &prefix, sequence, &slot.items[from..], delta)
         };
         match part {
             Part::Changed => {
@@ -346,10 +436,7 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
                 continue;
             }
             // Reading it takes all chunks anyway. Nothing that a chunk has is then in memory twice, so a chunk may go.
-            let bytes = slot.items.drain(..).map(|item| heap_size(&item) + size_of::<T>()).sum();
-            slot.snapped = 0;
-            slot.charged -= bytes;
-            self.scope.account.refund(bytes);
+            self.forget_items(index);
         }
         batch.sort();
         cold.backend.apply(&batch)

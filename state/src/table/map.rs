@@ -1,7 +1,10 @@
 //! A map a key, each of whose entries is read and written alone.
 //!
 //! A slot of the outer table holds the entries of one key that are in memory, as a table of its own over the rows
-//! `key group, key, map key`. A slot whose entries were all evicted is dropped; `cold` in a new one makes it ask the backend.
+//! `key group, key, map key`. A slot whose entries were all evicted is dropped; `cold` in a new one makes it ask the backend. So a map
+//! may be larger than memory: its entries come and go one by one.
+
+use std::ops::ControlFlow;
 
 use hashbrown::HashTable;
 
@@ -92,6 +95,7 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         init: impl FnOnce() -> MV,
     ) -> Result<&mut MV> {
         let slot = self.for_change(hash, key)?;
+        self.make_room(hash, slot)?;
         let inner = hash_key(map_key.borrow());
         let found = self.locate(hash, slot, map_key.borrow())?;
         let Self { slots, scope, .. } = self;
@@ -108,6 +112,7 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     /// When entries cannot be spilled to make room.
     pub fn put(&mut self, hash: u64, key: impl KeyArg<K>, map_key: impl KeyArg<MK>, value: MV) -> Result<()> {
         let slot = self.for_change(hash, key)?;
+        self.make_room(hash, slot)?;
         let inner = hash_key(map_key.borrow());
         let Self { slots, scope, .. } = self;
         let map = &mut slots.get_bucket_mut(slot).expect("just located").map;
@@ -138,16 +143,33 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         Ok(Some(value))
     }
 
-    /// Visits the entries of `key` in no particular order, those in the backend included.
+    /// Visits the entries of `key` in no particular order, those in the backend included, which stay there: however many there are, none
+    /// takes memory for it.
     ///
     /// # Errors
     /// When rows cannot be read or decoded.
-    pub fn for_each(&mut self, hash: u64, key: &K, visit: impl FnMut(&MK, &MV)) -> Result<()> {
+    pub fn for_each(&mut self, hash: u64, key: &K, mut visit: impl FnMut(&MK, &MV)) -> Result<()> {
+        self.try_for_each(hash, key, |map_key, value| {
+            visit(map_key, value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Visits the entries of `key` as [`for_each`](Self::for_each) does, until one breaks off.
+    ///
+    /// # Errors
+    /// When rows cannot be read or decoded.
+    pub fn try_for_each(
+        &mut self,
+        hash: u64,
+        key: &K,
+        visit: impl FnMut(&MK, &MV) -> ControlFlow<()>,
+    ) -> Result<()> {
         let Some(slot) = self.existing(hash, key)? else { return Ok(()) };
         let prefix = self.prefix(hash, key)?;
         self.slot(slot).referenced = true;
         let map = &self.slots.get_bucket(slot).expect("just located").map;
-        map.for_each(&self.scope, &Under { prefix: &prefix }, visit)?;
+        map.try_for_each(&self.scope, &Under { prefix: &prefix }, visit)?;
         self.row = prefix;
         Ok(())
     }
@@ -234,6 +256,7 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
             return Ok(None);
         }
         let key = found.key.clone();
+        self.make_room(hash, slot)?;
         let prefix = self.prefix(hash, &key)?;
         let Self { slots, scope, .. } = self;
         let map = &mut slots.get_bucket_mut(slot).expect("just located").map;
@@ -251,11 +274,28 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         Ok(row)
     }
 
-    /// Evicts up to `count` slots as wholes; how many entries those had.
+    /// Lets a map that is large by itself evict some of its entries before it grows.
+    #[inline]
+    fn make_room(&mut self, hash: u64, slot: usize) -> Result<()> {
+        let found = self.slots.get_bucket(slot).expect("just located");
+        if !found.map.needs_room(&self.scope) {
+            return Ok(());
+        }
+        let key = found.key.clone();
+        let prefix = self.prefix(hash, &key)?;
+        let Self { slots, scope, .. } = self;
+        let map = &mut slots.get_bucket_mut(slot).expect("just located").map;
+        map.make_room(scope, &Under { prefix: &prefix })?;
+        self.cold |= map.cold;
+        self.row = prefix;
+        Ok(())
+    }
+
+    /// Evicts about `count` entries: maps as wholes, but for one that is large. Answers how many entries it was.
     fn evict_slots(&mut self, count: usize) -> Result<usize> {
         let buckets = self.slots.num_buckets();
-        let (mut taken, mut entries, mut steps) = (0, 0, 0);
-        while taken < count && steps < 2 * buckets {
+        let (mut entries, mut steps) = (0, 0);
+        while entries < count && steps < 2 * buckets {
             let index = self.hand % buckets;
             self.hand = index + 1;
             steps += 1;
@@ -268,13 +308,18 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
             let prefix = self.prefix(hash_key(&key), &key)?;
             let Self { slots, scope, .. } = self;
             let map = &mut slots.get_bucket_mut(index).expect("just seen").map;
-            entries += map.evict(scope, &Under { prefix: &prefix }, usize::MAX)?;
-            self.row = prefix;
-            self.drop_slot(index);
+            // The overhead of an empty map is that of an entry.
+            entries += map.evict(scope, &Under { prefix: &prefix }, count - entries)?.max(1);
             self.cold = true;
-            taken += 1;
+            self.row = prefix;
+            if map.holds_nothing() {
+                self.drop_slot(index);
+            } else {
+                // Its own hand goes on where it stands.
+                self.hand = index;
+            }
         }
-        Ok(entries.max(taken))
+        Ok(entries)
     }
 
     fn key_of(&self, row: &[u8]) -> Result<(K, usize)> {
