@@ -6,4 +6,5 @@ mod budget;
 mod evolution;
 mod failures;
 mod model;
+mod rest;
 mod snapshots;
