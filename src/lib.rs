@@ -84,6 +84,9 @@
 
 pub use rivermark_connectors as connectors;
 pub use rivermark_engine::{
+    AtRest, CheckedState, Entries, OperatorEditor, OperatorState, SavepointCheck, SavepointEditor, Verdict,
+};
+pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
     Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
@@ -116,3 +119,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/testing-your-flow.md")]
 struct TestingYourFlow;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/savepoints.md")]
+struct Savepoints;

@@ -39,5 +39,5 @@ pub use manifest::{
     Blob, FileRole, JournalState, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared,
     SourcePart, StateFile, TaskState,
 };
-pub use savepoint::{Place, Savepoint, SavepointError};
+pub use savepoint::{Filling, Place, Savepoint, SavepointError};
 pub use store::{Certainty, Put, Store, StoreError};

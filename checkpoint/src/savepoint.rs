@@ -10,6 +10,7 @@
 //!    away a name, and the savepoint has one of its own.
 //! 3. The record is put last, and write-once. A crash before it leaves files without a record: no savepoint, and the next one of that
 //!    name clears them away. Deleting goes the other way round, the record first.
+//!    A savepoint that is made of another and of new files ([`Place::begin`]) goes the same way.
 //! 4. To start from it, a generation of the flow *installs* it ([`Savepoint::install`]): it uploads the files and stores the manifest as
 //!    the newest entry of its own history. From then on it is a checkpoint as any other, and recovery is the only way to start.
 //!    The installed epoch is above all that the history and the savepoint have used, since names of state files contain epochs.
@@ -17,15 +18,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::{self, Checkpoints, Error, Source, Writer};
 use crate::coordinator::StoreReply;
-use crate::files::{self, FileRef};
+use crate::files::{self, Digest, FileRef};
 use crate::history::{Damage, seal, unseal};
 use crate::store::{Put, Rereading, Store, StoreError, check_name};
-use crate::{Epoch, Manifest, StateFile};
+use crate::{Epoch, Generation, Manifest, StateFile};
 
 /// The object that makes a savepoint of the files beside it.
 pub const RECORD: &str = "savepoint";
@@ -229,14 +230,24 @@ impl Place {
         manifest: &Manifest,
         mut bring: impl FnMut(&StateFile) -> Result<(), SavepointError>,
     ) -> Result<Savepoint, SavepointError> {
-        // Two jobs of one process may want the same name: the second must not clear away what the first is bringing.
-        let _alone = FILLING.lock();
-        self.check_free()?;
-        self.clear()?;
+        let _filling = self.begin()?;
         for file in manifest.files() {
             bring(file)?;
         }
         self.finish(name, manifest)
+    }
+
+    /// Begins a savepoint here, of files that are handed in one by one. Until [`Filling::finish`] there is none; what an unfinished one has
+    /// left is cleared away. No other savepoint is filled by this process meanwhile.
+    ///
+    /// # Errors
+    /// The place is taken, or the store failed.
+    pub fn begin(&self) -> Result<Filling<'_>, SavepointError> {
+        // Two jobs of one process may want the same name: the second must not clear away what the first is bringing.
+        let alone = FILLING.lock();
+        self.check_free()?;
+        self.clear()?;
+        Ok(Filling { place: self, uploads: 0, _alone: alone })
     }
 
     /// Puts the record, which makes a savepoint of the files.
@@ -275,7 +286,65 @@ impl Place {
     }
 }
 
+/// A savepoint whose files are being brought to its place.
+#[derive(Debug)]
+pub struct Filling<'a> {
+    place: &'a Place,
+    uploads: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Filling<'_> {
+    /// Brings a file of another savepoint as it is: a link, or a copy where the store cannot link.
+    ///
+    /// # Errors
+    /// The file is missing, or a store failed.
+    pub fn keep(&mut self, from: &Savepoint, file: &StateFile) -> Result<(), SavepointError> {
+        self.place.copy(&*from.place.store, &from.file_object(file), file)
+    }
+
+    /// Brings a new file, of a savepoint that began as `from`, if it did.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the store failed.
+    pub fn add(&mut self, from: Option<&Savepoint>, source: Source<'_>) -> Result<FileRef, SavepointError> {
+        let (digest, bytes) = match source {
+            Source::Bytes(bytes) => (Digest::of(bytes), bytes.len() as u64),
+            Source::Path(path) => Digest::of_file(path).map_err(|reason| Error::File {
+                attempt: "read",
+                path: path.to_owned(),
+                reason,
+            })?,
+        };
+        let kept = from.into_iter().flat_map(|from| from.manifest().files());
+        let last = kept.map(|file| file.content.upload).max().unwrap_or(0);
+        self.uploads += 1;
+        let generation = from.map_or(Generation(1), |from| from.manifest().generation);
+        let content = FileRef { digest, bytes, generation, upload: last + self.uploads };
+        let object = self.place.object(&content.object());
+        match source {
+            Source::Bytes(bytes) => self.place.store.put(&object, bytes)?,
+            Source::Path(path) => self.place.store.put_file(&object, path)?,
+        };
+        Ok(content)
+    }
+
+    /// Puts the record, which makes a savepoint of the files. Those of the manifest must have been brought.
+    ///
+    /// # Errors
+    /// The store failed, or somebody else took the place; there may be files, and no savepoint.
+    pub fn finish(self, name: &str, manifest: &Manifest) -> Result<Savepoint, SavepointError> {
+        self.place.finish(name, manifest)
+    }
+}
+
 impl Savepoint {
+    /// Where a state file of it lies in the local file system, if its store keeps its objects there.
+    #[must_use]
+    pub fn local_path(&self, file: &StateFile) -> Option<PathBuf> {
+        local(&*self.place.store, &self.file_object(file))
+    }
+
     /// The name it was given.
     #[must_use]
     pub fn name(&self) -> &str {

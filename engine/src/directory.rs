@@ -112,3 +112,46 @@ mod tests {
         Directory::lock(root.path()).unwrap();
     }
 }
+
+/// A folder for what is needed for a while: gone with this value.
+#[derive(Debug)]
+pub(crate) struct ScratchFolder(PathBuf);
+
+impl ScratchFolder {
+    /// A new folder in `parent`, or in the system's temporary folder.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn create(parent: Option<&Path>) -> Result<ScratchFolder> {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let failed =
+            |path: &Path, e| Error::engine(format!("creating the scratch folder {}", path.display()), e);
+        std::fs::create_dir_all(&parent).map_err(|e| failed(&parent, e))?;
+        loop {
+            let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let path = parent.join(format!("rivermark-scratch-{}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(ScratchFolder(path)),
+                // Of a process that had this number and was killed.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(&path, e)),
+            }
+        }
+    }
+
+    /// Where it is.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ScratchFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "a scratch folder could not be removed");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What workers are built from, the same for every attempt of a job.
 
 use crate::channels::{Channels, Wake};
+use crate::compatible;
 use crate::directory::Directory;
 use crate::job::JobShared;
 use crate::options::{Options, StateBackend};
@@ -15,7 +16,7 @@ use rivermark_checkpoint::{
 };
 use rivermark_operators::batch::{Batch, Origin};
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
-use rivermark_operators::plan::{Node, NodeKind, Plan, Resources, TaskEnvironment};
+use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
 use rivermark_operators::source::{ConnectorContext, Waker};
 use rivermark_operators::{BoxError, Error, Result};
 use rivermark_state::snapshot::RestoreSource;
@@ -203,46 +204,10 @@ impl Environment {
 
     /// Whether the flow can continue from what `found` names.
     fn check_continues(&self, manifest: &Manifest, found: &str) -> Result<()> {
-        let refuse = |problem: String| Err(Error::Flow { flow: self.flow().to_string(), problem });
-        if manifest.key_groups != self.options.key_groups {
-            return refuse(format!(
-                "{found} has {} key groups, which are fixed for a flow's life, and the options say {}: open the engine with \
-                 `Options::key_groups({})`",
-                manifest.key_groups, self.options.key_groups, manifest.key_groups
-            ));
-        }
-        let names: std::collections::HashSet<&str> =
-            self.plan.nodes().iter().map(|node| &*node.name).collect();
-        let operators = manifest.operators.keys().filter(|name| !self.plan.drops_operator(name));
-        let kept = manifest.sources.keys().chain(operators).chain(manifest.sinks.keys());
-        match kept.into_iter().find(|name| !names.contains(name.as_str())) {
-            Some(gone) => refuse(format!(
-                "{found} holds state of `{gone}`, which the flow does not have (it has `{}`); name the operator that continues it \
-                 with `.named(\"{gone}\")`, or give its state up with `flow.drop_operator(\"{gone}\")`, or raise the flow's version to begin anew",
-                self.plan.nodes().iter().map(|node| &*node.name).collect::<Vec<_>>().join("`, `")
-            )),
-            None => self.check_unnamed(manifest, found),
-        }
-    }
-
-    /// Whether it is certain which state belongs to which operator. A name that the user has not given has a number, which is another one as
-    /// soon as an operator of the sort is added before it: an operator would then go on with the state of its neighbour.
-    fn check_unnamed(&self, manifest: &Manifest, found: &str) -> Result<()> {
-        let stateful = || self.plan.nodes().iter().filter(|node| node.kind == NodeKind::Stateful);
-        let is_stored = |node: &&Node| manifest.operators.contains_key(&*node.name);
-        let unnamed = |node: &Node| node.unnamed();
-        let continued: std::collections::HashSet<_> =
-            stateful().filter(is_stored).filter_map(unnamed).collect();
-        let doubtful = stateful()
-            .filter(|node| !is_stored(node))
-            .find(|node| node.unnamed().is_some_and(|label| continued.contains(label)));
-        let Some(node) = doubtful else { return Ok(()) };
-        let label = node.unnamed().unwrap_or_default();
-        let problem = format!(
-            "{found} does not know `{}`, and holds state of other operators that are called `{label}-` and a number, in the order of the flow:              which of them each belongs to is not certain. Give each a name with `.named(..)`: those that were there before the one that they              had, the new one another",
-            node.name
-        );
-        Err(Error::Flow { flow: self.flow().to_string(), problem })
+        compatible::problems(&self.plan, self.options.key_groups, manifest, found)
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |problem| Err(Error::Flow { flow: self.flow().to_string(), problem }))
     }
 
     /// Whether a partition is still what it was when it was first read: its offsets mean nothing anywhere else.

@@ -10,7 +10,8 @@
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
 //! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
-//! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried |
+//! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried; its state read, checked and edited without a job |
+//! | `compatible` | whether a flow can continue from a manifest |
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
@@ -20,6 +21,7 @@
 
 mod attempt;
 mod channels;
+mod compatible;
 mod directory;
 mod earlier;
 mod engine;
@@ -37,5 +39,8 @@ pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
-pub use rivermark_state::{DEFAULT_KEY_GROUPS, StateDescription, StateKind};
-pub use savepoint::{Savepoint, StartFrom};
+pub use rivermark_state::{AtRest, DEFAULT_KEY_GROUPS, StateDescription, StateKind, Verdict};
+pub use savepoint::{
+    CheckedState, Entries, OperatorEditor, OperatorState, Savepoint, SavepointCheck, SavepointEditor,
+    StartFrom,
+};

@@ -189,7 +189,7 @@ fn store(writer: &Writer, epoch: Epoch, operator: &str, name: &str, source: Sour
     })
 }
 
-fn role_of(role: rivermark_state::FileRole) -> FileRole {
+pub(crate) fn role_of(role: rivermark_state::FileRole) -> FileRole {
     match role {
         rivermark_state::FileRole::Base => FileRole::Base,
         rivermark_state::FileRole::Delta => FileRole::Delta,

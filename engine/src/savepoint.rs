@@ -1,8 +1,16 @@
-//! Savepoints, as a program holds them.
+//! Savepoints, as a program holds them: taken, opened, carried, and, without a job, checked, read and edited.
+
+mod check;
+mod edit;
+mod state;
+
+pub use self::check::{CheckedState, SavepointCheck};
+pub use self::edit::{OperatorEditor, SavepointEditor};
+pub use self::state::{Entries, OperatorState};
 
 use rivermark_checkpoint::store::{LocalStore, MemoryStore};
 use rivermark_checkpoint::{Checkpoints, Epoch, Manifest, Place, RestoreFrom, SavepointError, Store};
-use rivermark_operators::{Error, Result, Timestamp};
+use rivermark_operators::{Error, Flow, Result, Timestamp};
 use rivermark_state::StateDescription;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,6 +34,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Savepoint {
     inner: rivermark_checkpoint::Savepoint,
+    /// Where scratch databases go.
+    scratch: Option<PathBuf>,
 }
 
 /// Where a job starts.
@@ -75,7 +85,52 @@ impl Savepoint {
         let folder = folder.as_ref();
         let place = Place::root(Arc::new(LocalStore::existing(folder)));
         let opened = place.open().map_err(|e| failed("opening a savepoint", e))?;
-        Ok(Savepoint { inner: opened })
+        Ok(Savepoint::of(opened))
+    }
+
+    fn of(inner: rivermark_checkpoint::Savepoint) -> Savepoint {
+        Savepoint { inner, scratch: None }
+    }
+
+    /// Says where scratch databases go, in which large state is read and edited ([`OperatorState`]): a folder on a disk with room for a copy of
+    /// an operator's state, best of the savepoint's own file system, where links take the place of copies. Default: the system's temporary
+    /// folder.
+    #[must_use]
+    pub fn scratch_in(self, folder: impl Into<PathBuf>) -> Savepoint {
+        Savepoint { scratch: Some(folder.into()), ..self }
+    }
+
+    /// The state of an operator, for reading it. Costs applying what changed since its last full snapshot: up to a few seconds for gigabytes.
+    ///
+    /// # Errors
+    /// The savepoint has none of that name (the error names those that it has), or its files are missing or damaged.
+    pub fn operator(&self, name: &str) -> Result<OperatorState> {
+        OperatorState::open(self, name)
+    }
+
+    /// Begins a new savepoint that is this one with other state.
+    pub fn edit(&self) -> SavepointEditor {
+        SavepointEditor::new(self)
+    }
+
+    /// Checks whether a flow could start from this savepoint, and what would become of every state: whether it is there, of the same types and
+    /// version or one that migrations lead from, and what would be dropped. Nothing is started, and nothing but the record is read.
+    ///
+    /// It is the start itself that is asked: each operator opens its state by the very code that runs then, on tables without rows. What is not
+    /// checked is what a start finds outside of state: whether sources have the partitions that they had, and sinks can be opened.
+    ///
+    /// # Errors
+    /// The flow as such is not valid, or the record is of another format. That the flow cannot start is no error, but the answer.
+    pub fn check(&self, flow: Flow) -> Result<SavepointCheck> {
+        check::check(self, flow)
+    }
+
+    fn no_operator(&self, name: &str, attempt: &str) -> Error {
+        let problem = match self.operators().join("`, `") {
+            none if none.is_empty() => "it has no state of any operator".to_owned(),
+            names => format!("it has no state of such an operator; there are `{names}`"),
+        };
+        Error::state(name, format!("{attempt} savepoint {self}"), problem)
     }
 
     /// Its name.
@@ -157,7 +212,7 @@ impl Savepoint {
         let attempt = || format!("exporting savepoint {self} to {}", to.as_ref().display());
         let place = folder(to.as_ref()).map_err(|e| failed(attempt(), e))?;
         let inner = self.inner.copy_to(self.name(), &place).map_err(|e| failed(attempt(), e))?;
-        Ok(Savepoint { inner })
+        Ok(Savepoint::of(inner))
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -242,7 +297,7 @@ impl Savepoints {
             At::Memory(store) => Arc::clone(store),
         };
         let inner = Place::named(store, &manifest.flow, name)?.take(name, checkpoints, manifest)?;
-        Ok(Savepoint { inner })
+        Ok(Savepoint::of(inner))
     }
 
     pub(crate) fn list(&self, flow: &str) -> Result<Vec<Savepoint>> {
@@ -254,7 +309,7 @@ impl Savepoints {
     pub(crate) fn get(&self, flow: &str, name: &str) -> Result<Savepoint> {
         let opened = self.place(flow, name)?.open();
         let inner = opened.map_err(|e| failed(format!("opening savepoint `{name}` of flow `{flow}`"), e))?;
-        Ok(Savepoint { inner })
+        Ok(Savepoint::of(inner))
     }
 
     pub(crate) fn delete(&self, flow: &str, name: &str) -> Result<()> {

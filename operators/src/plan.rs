@@ -8,6 +8,8 @@
 //!
 //! A restart builds again from the same plan.
 
+mod rehearsal;
+
 use crate::clocks::TimeGroup;
 use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
 use crate::edge::{CloneBatch, Operator, Output, Signal};
@@ -419,19 +421,7 @@ impl Plan {
 
     /// Builds one worker's tasks.
     pub fn build<'a>(&'a self, environment: TaskEnvironment<'a>) -> Result<Tasks> {
-        let mut builder = TaskBuilder {
-            plan: self,
-            node: 0,
-            environment,
-            attached: HashMap::new(),
-            tasks: Tasks {
-                sources: Vec::new(),
-                inlets: Vec::new(),
-                ends: 0,
-                blame: BlameCell::default(),
-                outstanding: Outstanding::default(),
-            },
-        };
+        let mut builder = TaskBuilder::new(self, environment);
         for index in (0..self.nodes.len()).rev() {
             builder.node = index;
             (self.nodes[index].build)(&mut builder)?;
@@ -610,10 +600,23 @@ pub struct TaskBuilder<'a> {
     node: usize,
     environment: TaskEnvironment<'a>,
     attached: HashMap<Edge, Box<dyn Any>>,
+    /// Whether the operators are built without what is downstream of them.
+    alone: bool,
     tasks: Tasks,
 }
 
 impl<'a> TaskBuilder<'a> {
+    fn new(plan: &'a Plan, environment: TaskEnvironment<'a>) -> Self {
+        let tasks = Tasks {
+            sources: Vec::new(),
+            inlets: Vec::new(),
+            ends: 0,
+            blame: BlameCell::default(),
+            outstanding: Outstanding::default(),
+        };
+        TaskBuilder { plan, node: 0, environment, attached: HashMap::new(), alone: false, tasks }
+    }
+
     /// The environment.
     pub(crate) fn environment(&self) -> &TaskEnvironment<'a> {
         &self.environment
@@ -707,6 +710,9 @@ impl<'a> TaskBuilder<'a> {
     /// The sending end of the port `port`, with its consumers, which were built before.
     pub(crate) fn output<T: 'static>(&mut self, port: usize) -> Output<T> {
         let port = &self.plan.ports[port];
+        if self.alone {
+            return Output::new(Vec::new(), self.metrics(), None, self.environment.batch_capacity);
+        }
         let metrics: Vec<_> = port.consumers.iter().map(|edge| self.metrics_of(edge.node)).collect();
         let take = |(edge, metrics): (&Edge, Arc<OperatorMetrics>)| {
             let attached = self.attached.remove(edge).expect("consumers are built before producers");

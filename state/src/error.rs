@@ -151,6 +151,16 @@ pub enum StateError {
         /// What the state was declared to be.
         found: String,
     },
+    /// A snapshot does not have a state that is asked for.
+    #[error("operator {operator}: the snapshot has no state {state}{}", having(existing))]
+    NoSuchState {
+        /// The operator's uid.
+        operator: Arc<str>,
+        /// Kind and name of what was asked for.
+        state: String,
+        /// Kind, name and types of those that there are.
+        existing: Vec<String>,
+    },
     /// The snapshots do not fit the store that should be restored from them.
     #[error("operator {operator}: cannot restore: {reason}")]
     Mismatch {
@@ -159,4 +169,11 @@ pub enum StateError {
         /// What does not fit.
         reason: String,
     },
+}
+
+fn having(existing: &[String]) -> String {
+    match existing {
+        [] => "; it has none".to_owned(),
+        existing => format!("; it has {}", existing.join(", ")),
+    }
 }

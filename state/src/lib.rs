@@ -28,6 +28,7 @@ mod hash;
 mod key;
 mod limits;
 mod migrate;
+pub mod rest;
 mod schema;
 mod scope;
 pub mod snapshot;
@@ -46,12 +47,14 @@ pub use hash::{StableHasher, hash_key};
 pub use key::{DEFAULT_KEY_GROUPS, Key, KeyArg, KeyGroup, KeyGroupRange, key_group, range_of, worker_of};
 pub use limits::Limits;
 pub use migrate::Migrations;
+pub use rest::{AtRest, Entries, StateImage, Written};
 pub use snapshot::{
     FileRole, HeldFile, RestoreFile, RestorePart, RestoreSource, SharedBytes, Snapshot, SnapshotFile,
-    SnapshotSource, StateDescription, states_of,
+    SnapshotSource, StateDescription, is_native, states_of,
 };
 pub use store::{
-    ExpiringListTable, ExpiringMapTable, ExpiringValueTable, KeyedStore, StoreSpec, TableId, WARM_CHUNK,
+    ExpiringListTable, ExpiringMapTable, ExpiringValueTable, Finding, KeyedStore, Rehearsal, StoreSpec,
+    TableId, Verdict, WARM_CHUNK,
 };
 pub use table::list::ListTable;
 pub use table::live::Access;

@@ -70,6 +70,10 @@ impl Migrations {
         Self::default()
     }
 
+    pub(crate) const fn none() -> Self {
+        Self { steps: Vec::new() }
+    }
+
     /// The step from version `version` to the next one. It must be a pure function: after a crash it runs again.
     #[must_use]
     pub fn from<Old, New>(mut self, version: u32, step: impl Fn(Old) -> New + Send + Sync + 'static) -> Self

@@ -177,6 +177,18 @@ pub struct RestorePart {
     pub files: Vec<RestoreFile>,
 }
 
+impl RestorePart {
+    /// Whether some of it is files of a backend on disk, so that only that kind of backend opens it.
+    pub fn is_native(&self) -> bool {
+        self.files.iter().any(|file| is_native(&file.name, file.role))
+    }
+}
+
+/// Whether a file of that name and role is one of a backend on disk: not a delta, and not the image of a backend in memory.
+pub fn is_native(name: &str, role: FileRole) -> bool {
+    role == FileRole::Base && !crate::backend::memory::is_image(name)
+}
+
 impl Snapshot {
     /// This snapshot as something to restore from, for files that are still local: `None` if some are only stored.
     pub fn to_restore(&self) -> Option<RestorePart> {
@@ -228,6 +240,16 @@ impl TableMeta {
     pub fn is_called(&self, name: &str, kind: StateKind) -> bool {
         self.name == name && self.kind.has_handle() == kind.has_handle()
     }
+
+    /// What it is, for others.
+    pub fn describe(&self) -> StateDescription {
+        StateDescription {
+            name: self.name.clone(),
+            kind: self.kind,
+            schema: self.schema.clone(),
+            version: self.schema_version,
+        }
+    }
 }
 
 /// One of the states that a snapshot holds, as its description has it.
@@ -250,11 +272,5 @@ pub struct StateDescription {
 /// It is no such description, or one of another format.
 pub fn states_of(operator: &str, meta: &[u8]) -> Result<Vec<StateDescription>> {
     let meta = restore::decode_meta(&operator.into(), meta)?;
-    let describe = |table: TableMeta| StateDescription {
-        name: table.name,
-        kind: table.kind,
-        schema: table.schema,
-        version: table.schema_version,
-    };
-    Ok(meta.tables.into_iter().map(describe).collect())
+    Ok(meta.tables.iter().map(TableMeta::describe).collect())
 }

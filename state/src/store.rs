@@ -1,7 +1,8 @@
 //! One task's state: its tables, its backend, its snapshots.
 
 mod expiring;
-mod opening;
+pub(crate) mod opening;
+mod rehearsal;
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 
 pub use self::expiring::{ExpiringListTable, ExpiringMapTable, ExpiringValueTable};
 use self::opening::{Asked, MayOpen, of_handle};
+pub use self::rehearsal::{Finding, Rehearsal, Verdict};
 use crate::backend::Backends;
 use crate::budget::MemoryBudget;
 use crate::codec::{self, StateValue};
@@ -123,6 +125,8 @@ pub struct KeyedStore {
     expiry: Option<Arc<Expiry>>,
     /// One for each table with a time to live.
     turns: Vec<Turn>,
+    /// What is noted, if it is a rehearsal.
+    rehearsal: Option<Rehearsal>,
 }
 
 impl KeyedStore {
@@ -162,6 +166,7 @@ impl KeyedStore {
             horizon: None,
             expiry,
             turns: Vec::new(),
+            rehearsal: None,
             spec,
         })
     }
@@ -188,7 +193,7 @@ impl KeyedStore {
     /// When the state that was restored has another layout.
     pub fn declare_layout(&mut self, layout: &str) -> Result<()> {
         match &self.layout {
-            Some(found) if found != layout => Err(StateError::Layout {
+            Some(found) if found != layout => self.refuse(StateError::Layout {
                 operator: self.operator.clone(),
                 layout: layout.to_owned(),
                 found: found.clone(),

@@ -4,7 +4,7 @@ use crate::support::{KEYS, Number, append, backends, numbers, open, rows, wait_f
 use rivermark::connectors::{LogSink, LogSource};
 use rivermark::{
     BoxError, Context, Engine, Flow, Map, Migrations, ProcessFunction, Savepoint, StartFrom, StateBackend,
-    StateKind, States, Stream, Value,
+    StateKind, States, Stream, Value, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +137,21 @@ fn says(error: impl ToString, parts: &[&str]) {
     parts.iter().for_each(|part| assert!(error.contains(part), "`{part}` is not in: {error}"));
 }
 
+/// What a check of the savepoint refuses, all of it; nothing if the flow could start.
+fn check_refuses(savepoint: &Savepoint, flow: Flow) -> String {
+    let check = match savepoint.check(flow) {
+        Ok(check) => check,
+        Err(error) => return error.to_string(),
+    };
+    let refused = check.states.iter().filter_map(|state| match &state.verdict {
+        Verdict::Refused { reason } => Some(reason.as_str()),
+        _ => None,
+    });
+    let refused: Vec<&str> = refused.chain(check.problems.iter().map(String::as_str)).collect();
+    assert_eq!(check.can_start, refused.is_empty(), "{check}");
+    refused.join("; ")
+}
+
 /// What a flow that must not run says, having written nothing.
 fn refused(engine: &Engine, flow: Flow) -> String {
     let written = rows::<Row>(engine.log(), "rows").len();
@@ -180,8 +195,9 @@ fn state_of_an_older_version_goes_on_from_checkpoints_and_savepoints_with_any_nu
 #[test]
 fn what_a_new_program_does_not_account_for_is_an_error_before_any_record() {
     let directory = tempfile::tempdir().unwrap();
-    let (engine, _) = half_way(directory.path(), StateBackend::Memory);
+    let (engine, savepoint) = half_way(directory.path(), StateBackend::Memory);
     let dropped = |flow: &Flow| flow.drop_state("count", "by-digit");
+    a_check_says_the_same(&savepoint);
     says(
         refused(&engine, after(false, dropped)),
         &[
@@ -211,6 +227,31 @@ fn what_a_new_program_does_not_account_for_is_an_error_before_any_record() {
     engine.run(after(true, dropped)).unwrap();
     check(&engine);
     says(refused(&engine, before(false)), &["state total", "stored as version 2", "has version 1"]);
+}
+
+/// As the starts of the test above.
+fn a_check_says_the_same(savepoint: &Savepoint) {
+    let dropped = |flow: &Flow| flow.drop_state("count", "by-digit");
+    let refused = |flow| check_refuses(savepoint, flow);
+    let version = ["state total", "stored as version 1", "has version 2", "no migration from version 1"];
+    says(refused(after(false, dropped)), &version);
+    says(refused(after(true, |_| {})), &["Map by-digit", "does not declare", "flow.drop_state(\"count\""]);
+    // Both at once, where a start stops at the first.
+    says(refused(after(false, |_| {})), &[&version[..], &["Map by-digit"]].concat());
+    says(refused(after(true, |flow| flow.drop_state("nobody", "total"))), &["no such operator"]);
+    let twice = |flow: &Flow| {
+        dropped(flow);
+        flow.drop_state("count", "total");
+    };
+    says(refused(after(true, twice)), &["state total is to be dropped", "declares it"]);
+    assert_eq!(refused(after(true, dropped)), "");
+    let check = savepoint.check(after(true, dropped)).unwrap();
+    let verdict = |name: &str| {
+        let found = check.states.iter().find(|state| state.state == name);
+        found.unwrap_or_else(|| panic!("{name} is not in {check}")).verdict.clone()
+    };
+    assert_eq!((verdict("total"), verdict("by-digit")), (Verdict::Migrated { from: 1 }, Verdict::Dropped));
+    assert!(check.to_string().contains("1 -> 2"), "{check}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn a_program_goes_on_with_the_log_and_the_savepoint_of_every_format() {
                 copy(&folder(format, backend).join("savepoint"), &directory.path().join("golden"));
                 let savepoint = Savepoint::open(directory.path().join("golden")).unwrap();
                 savepoint.verify().unwrap();
+                crate::at_rest::holds(&savepoint, HALF);
                 assert_eq!(
                     (savepoint.flow(), savepoint.operators()),
                     ("numbers", vec!["by-second", "count"])

@@ -233,3 +233,45 @@ fn installed_over_newer_checkpoints_it_is_the_newest_and_its_epoch_is_new() {
         is_whole(&savepoint);
     }
 }
+
+/// Makes a savepoint of another: two of its files, and one that is new.
+fn edited(from: &Savepoint, to: &Place) -> Result<Savepoint, SavepointError> {
+    let mut manifest = from.manifest().clone();
+    let mut filling = to.begin()?;
+    let task = &mut manifest.operators.get_mut("operator").unwrap()[0];
+    task.files[1].content = filling.add(Some(from), Source::Bytes(b"edited"))?;
+    for at in [0, 2] {
+        filling.keep(from, &task.files[at])?;
+    }
+    filling.finish("edited", &manifest)
+}
+
+#[test]
+fn a_crash_while_an_edited_one_is_written_leaves_none_or_a_whole_one_and_the_old_one_as_it_is() {
+    let savepoints = Arc::new(MemoryStore::default());
+    let (checkpoints, manifest) = stored(&savepoints);
+    let from =
+        place(Arc::clone(&savepoints) as Arc<dyn Store>).take("kept", &checkpoints, &manifest).unwrap();
+    let is_edited = |savepoint: &Savepoint| {
+        savepoint.verify().unwrap();
+        let files: Vec<_> =
+            savepoint.manifest().files().map(|file| savepoint.fetch_bytes(file).unwrap()).collect();
+        assert_eq!(files, [CONTENTS[0], b"edited", CONTENTS[2]]);
+        assert_eq!(savepoint.name(), "edited");
+    };
+    let deaths = with_every_death(
+        Arc::default,
+        |mortal| edited(&from, &place(mortal)).is_ok(),
+        |store| {
+            let place = place(Arc::clone(store) as Arc<dyn Store>);
+            match place.open() {
+                Ok(savepoint) => is_edited(&savepoint),
+                Err(SavepointError::Missing { .. }) => is_edited(&edited(&from, &place).unwrap()),
+                Err(error) => panic!("{error}"),
+            }
+            assert!(matches!(edited(&from, &place), Err(SavepointError::Exists { .. })));
+            is_whole(&from);
+        },
+    );
+    assert_eq!(deaths, CONTENTS.len() + 1, "each file and the record");
+}

@@ -10,6 +10,14 @@ use crate::error::{Result, StateError};
 use crate::expire::Expiry;
 use crate::snapshot::{RestoreFile, SnapshotSource};
 
+/// What the name of a checkpoint's file ends with.
+const IMAGE: &str = ".image";
+
+/// Whether a file of that name is the checkpoint of a backend in memory: rows in a delta file, which any backend can be filled from.
+pub(crate) fn is_image(name: &str) -> bool {
+    name.ends_with(IMAGE)
+}
+
 /// A `BTreeMap`. Its checkpoint is one encoded file, so it costs what exists; the store above therefore keeps state
 /// in deltas as long as it can.
 #[derive(Debug, Default)]
@@ -108,7 +116,7 @@ impl Backend for MemoryBackend {
             writer.push(0, Op::Put { row: key, value });
         }
         let source = SnapshotSource::Bytes(writer.finish().into());
-        Ok(vec![BaseFile { name: format!("{epoch}.image"), source, reused: false }])
+        Ok(vec![BaseFile { name: format!("{epoch}{IMAGE}"), source, reused: false }])
     }
 
     fn checkpoint_is_incremental(&self) -> bool {

@@ -103,6 +103,13 @@ impl Restored {
     }
 }
 
+impl Restored {
+    /// That there are tables, and nothing of what is in them.
+    pub fn without_rows(tables: &[TableMeta]) -> Self {
+        Self { deltas: Vec::new(), unopened: tables.iter().map(|table| table.id).collect() }
+    }
+}
+
 /// Prepares what a store starts with.
 pub(crate) fn restore(
     spec: &StoreSpec,
@@ -113,7 +120,7 @@ pub(crate) fn restore(
 ) -> Result<Restoration> {
     let mut read = Vec::with_capacity(parts.len());
     for part in parts {
-        let meta = read_meta(spec, operator, &part.meta)?;
+        let meta = read_meta(spec.groups, operator, &part.meta)?;
         if !meta.range.intersection(spec.range).is_empty() {
             let base = files_of(operator, &meta, &part, FileRole::Base)?;
             let deltas = files_of(operator, &meta, &part, FileRole::Delta)?;
@@ -161,12 +168,13 @@ pub(super) fn decode_meta(operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
     codec::decode(bytes).map_err(|error| mismatch(format!("the snapshot's description: {error}")))
 }
 
-fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
+/// What a snapshot says about itself, if it is of this format and of a flow with so many key groups.
+pub(crate) fn read_meta(groups: u16, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta> {
     let meta = decode_meta(operator, bytes)?;
-    if meta.groups != spec.groups {
+    if meta.groups != groups {
         let reason = format!(
-            "the snapshot has {} key groups and the flow {}; the number is fixed for a flow's life",
-            meta.groups, spec.groups
+            "the snapshot has {} key groups and the flow {groups}; the number is fixed for a flow's life",
+            meta.groups
         );
         return Err(StateError::Mismatch { operator: operator.clone(), reason });
     }
@@ -174,7 +182,7 @@ fn read_meta(spec: &StoreSpec, operator: &Arc<str>, bytes: &[u8]) -> Result<Meta
 }
 
 /// The handed-in files that `meta` names, in its order.
-fn files_of(
+pub(crate) fn files_of(
     operator: &Arc<str>,
     meta: &Meta,
     part: &RestorePart,
@@ -192,7 +200,8 @@ fn files_of(
         .collect()
 }
 
-fn check_overlaps(operator: &Arc<str>, ranges: &[KeyGroupRange]) -> Result<()> {
+/// Refuses two snapshots of the same key groups.
+pub(crate) fn check_overlaps(operator: &Arc<str>, ranges: &[KeyGroupRange]) -> Result<()> {
     for (index, left) in ranges.iter().enumerate() {
         for right in &ranges[index + 1..] {
             if !left.intersection(*right).is_empty() {
@@ -207,7 +216,10 @@ fn check_overlaps(operator: &Arc<str>, ranges: &[KeyGroupRange]) -> Result<()> {
 }
 
 /// The layout that all parts have.
-fn layout_of<'a>(operator: &Arc<str>, mut metas: impl Iterator<Item = &'a Meta>) -> Result<Option<String>> {
+pub(crate) fn layout_of<'a>(
+    operator: &Arc<str>,
+    mut metas: impl Iterator<Item = &'a Meta>,
+) -> Result<Option<String>> {
     let Some(first) = metas.next() else { return Ok(None) };
     match metas.find(|meta| meta.layout != first.layout) {
         None => Ok(first.layout.clone()),
@@ -219,7 +231,10 @@ fn layout_of<'a>(operator: &Arc<str>, mut metas: impl Iterator<Item = &'a Meta>)
 }
 
 /// All tables of all parts, by name; the ids of the first part are kept.
-fn union<'a>(operator: &Arc<str>, metas: impl Iterator<Item = &'a Meta>) -> Result<Vec<TableMeta>> {
+pub(crate) fn union<'a>(
+    operator: &Arc<str>,
+    metas: impl Iterator<Item = &'a Meta>,
+) -> Result<Vec<TableMeta>> {
     let mut tables: Vec<TableMeta> = Vec::new();
     for table in metas.flat_map(|meta| &meta.tables) {
         match tables.iter_mut().find(|known| known.is_called(&table.name, table.kind)) {
@@ -254,7 +269,7 @@ fn union<'a>(operator: &Arc<str>, metas: impl Iterator<Item = &'a Meta>) -> Resu
 }
 
 /// From the ids of a part to ours.
-fn ids_of(meta: &Meta, tables: &[TableMeta]) -> Ids {
+pub(crate) fn ids_of(meta: &Meta, tables: &[TableMeta]) -> Ids {
     let ours = |theirs: &TableMeta| tables.iter().find(|ours| ours.is_called(&theirs.name, theirs.kind));
     meta.tables.iter().filter_map(|table| Some((table.id, ours(table)?.id))).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::{KeyedStore, TableId};
 use crate::backend::{Batch, successor};
@@ -9,7 +10,7 @@ use crate::budget::Account;
 use crate::delta::Op;
 use crate::error::{Result, StateError};
 use crate::handle::StateKind;
-use crate::migrate::{Each, Migrations};
+use crate::migrate::{Each, Migrations, Path};
 use crate::schema::{schema, schema_of};
 use crate::scope::Scope;
 use crate::snapshot::TableMeta;
@@ -27,19 +28,19 @@ pub(super) enum MayOpen {
 }
 
 /// A table as the program asks for it.
-pub(super) struct Asked<'a> {
-    pub(super) name: &'a str,
-    pub(super) kind: StateKind,
-    pub(super) version: u32,
+pub struct Asked<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) kind: StateKind,
+    pub(crate) version: u32,
     /// The types of its keys.
-    pub(super) keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
     /// The type of its values.
-    pub(super) value: String,
-    pub(super) width: usize,
+    pub(crate) value: String,
+    pub(crate) width: usize,
 }
 
 impl Asked<'_> {
-    fn schema(&self) -> String {
+    pub(crate) fn schema(&self) -> String {
         let types: Vec<String> = self.keys.iter().cloned().chain([self.value.clone()]).collect();
         schema(&types)
     }
@@ -48,10 +49,71 @@ impl Asked<'_> {
     fn has_keys_of(&self, found: &TableMeta) -> bool {
         found.kind == self.kind && found.schema.starts_with(&format!("{} -> ", schema(&self.keys)))
     }
+
+    /// Whether `found` can be opened as this, by a migration if it is of an older version.
+    pub(crate) fn check(&self, operator: &Arc<str>, found: &TableMeta) -> Result<()> {
+        let fits = match found.schema_version == self.version {
+            true => found.kind == self.kind && found.schema == self.schema(),
+            false if found.schema_version > self.version => {
+                let problem = "start a program that has this version, or a later one";
+                return Err(self.version_error(operator, found.schema_version, problem.to_owned()));
+            }
+            false => self.has_keys_of(found),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(StateError::Schema {
+            operator: operator.clone(),
+            state: self.name.into(),
+            kind: self.kind,
+            schema: self.schema(),
+            found_kind: found.kind,
+            found_schema: found.schema.clone(),
+        })
+    }
+
+    /// The steps that lead from version `found` to this one, which holds `V`s.
+    pub(crate) fn path<'m, V: 'static>(
+        &self,
+        operator: &Arc<str>,
+        migrations: &'m [(&'static str, Migrations)],
+        found: u32,
+    ) -> Result<Path<'m>> {
+        static NONE: Migrations = Migrations::none();
+        let of_name = migrations.iter().find(|(name, _)| *name == self.name);
+        let migrations = of_name.map_or(&NONE, |(_, migrations)| migrations);
+        let each = if self.kind == StateKind::List { Each::Element } else { Each::Value };
+        let path = migrations.path::<V>(found, self.version, each);
+        path.map_err(|problem| self.version_error(operator, found, problem))
+    }
+
+    fn version_error(&self, operator: &Arc<str>, found: u32, problem: String) -> StateError {
+        StateError::Version {
+            operator: operator.clone(),
+            state: self.name.into(),
+            version: self.version,
+            found,
+            problem,
+        }
+    }
+
+    /// The directory entry of a table that is new.
+    pub(crate) fn new_table(&self, id: u16) -> TableMeta {
+        TableMeta {
+            id,
+            name: self.name.to_owned(),
+            kind: self.kind,
+            schema: self.schema(),
+            schema_version: self.version,
+            namespace_width: self.width as u16,
+            counter: 0,
+        }
+    }
 }
 
 /// A table as a handle asks for it.
-pub(super) fn of_handle<V>(name: &str, kind: StateKind, version: u32, keys: Vec<String>) -> Asked<'_> {
+pub(crate) fn of_handle<V>(name: &str, kind: StateKind, version: u32, keys: Vec<String>) -> Asked<'_> {
     Asked { name, kind, version, keys, value: schema_of::<V>(), width: 0 }
 }
 
@@ -61,7 +123,7 @@ impl KeyedStore {
         asked: Asked<'_>,
         open: impl FnOnce(Scope, u64) -> Result<T>,
     ) -> Result<TableId<T>> {
-        let meta = self.declare(&asked)?;
+        let meta = self.admit::<V>(&asked)?;
         let existing = self.tables.iter().position(|table| table.scope().id == meta.id);
         if let Some(index) = existing {
             return Ok(TableId { index: index as u16, table: PhantomData });
@@ -103,18 +165,7 @@ impl KeyedStore {
         scope: Scope,
         open: impl FnOnce(Scope, u64) -> Result<T>,
     ) -> Result<T> {
-        let none = Migrations::new();
-        let of_name = self.migrations.iter().find(|(name, _)| *name == asked.name);
-        let migrations = of_name.map_or(&none, |(_, migrations)| migrations);
-        let each = if asked.kind == StateKind::List { Each::Element } else { Each::Value };
-        let path = migrations.path::<V>(meta.schema_version, asked.version, each);
-        let path = path.map_err(|problem| StateError::Version {
-            operator: self.operator.clone(),
-            state: asked.name.into(),
-            version: asked.version,
-            found: meta.schema_version,
-            problem,
-        })?;
+        let path = asked.path::<V>(&self.operator, &self.migrations, meta.schema_version)?;
         let (operator, state, schema) = (scope.operator.clone(), scope.state.clone(), meta.schema.clone());
         let failed = move |source| StateError::Codec {
             operator: operator.clone(),
@@ -135,8 +186,7 @@ impl KeyedStore {
     }
 
     /// The directory entry of a table, new if the name is.
-    fn declare(&mut self, asked: &Asked<'_>) -> Result<TableMeta> {
-        let schema = asked.schema();
+    pub(super) fn declare(&mut self, asked: &Asked<'_>) -> Result<TableMeta> {
         let found = self.known.iter().find(|known| known.is_called(asked.name, asked.kind));
         let is_open = found.is_some_and(|known| self.tables.iter().any(|table| table.scope().id == known.id));
         if !is_open && asked.kind.has_handle() && !self.may_open(asked.version) {
@@ -144,46 +194,15 @@ impl KeyedStore {
         }
         let Some(known) = found else {
             let id = self.known.iter().map(|known| known.id + 1).max().unwrap_or(0);
-            let meta = TableMeta {
-                id,
-                name: asked.name.to_owned(),
-                kind: asked.kind,
-                schema,
-                schema_version: asked.version,
-                namespace_width: asked.width as u16,
-                counter: 0,
-            };
-            self.known.push(meta.clone());
-            return Ok(meta);
+            self.known.push(asked.new_table(id));
+            return Ok(asked.new_table(id));
         };
-        let version = |problem: &str| StateError::Version {
-            operator: self.operator.clone(),
-            state: asked.name.into(),
-            version: asked.version,
-            found: known.schema_version,
-            problem: problem.to_owned(),
-        };
-        let fits = match known.schema_version == asked.version {
-            true => known.kind == asked.kind && known.schema == schema,
-            false if is_open => {
-                return Err(version("a program has one version of a state: use one constant"));
-            }
-            false if known.schema_version > asked.version => {
-                return Err(version("start a program that has this version, or a later one"));
-            }
-            false => asked.has_keys_of(known),
-        };
-        if fits {
-            return Ok(known.clone());
+        if is_open && known.schema_version != asked.version {
+            let problem = "a program has one version of a state: use one constant".to_owned();
+            return Err(asked.version_error(&self.operator, known.schema_version, problem));
         }
-        Err(StateError::Schema {
-            operator: self.operator.clone(),
-            state: asked.name.into(),
-            kind: asked.kind,
-            schema,
-            found_kind: known.kind,
-            found_schema: known.schema.clone(),
-        })
+        asked.check(&self.operator, known)?;
+        Ok(known.clone())
     }
 
     fn may_open(&self, version: u32) -> bool {
@@ -209,12 +228,13 @@ impl KeyedStore {
         };
         let id = self.known[at].id;
         if self.tables.iter().any(|table| table.scope().id == id) {
-            return Err(StateError::Mismatch {
+            return self.refuse(StateError::Mismatch {
                 operator: self.operator.clone(),
                 reason: format!("state {name} is to be dropped, and the program declares it"),
             });
         }
-        self.known.remove(at);
+        let table = self.known.remove(at);
+        self.note_dropped(&table);
         self.restored.forget(id);
         let mut batch = Batch::default();
         let from = id.to_be_bytes();
@@ -229,19 +249,19 @@ impl KeyedStore {
     /// # Errors
     /// When states were restored that have been neither opened nor dropped; the error names them.
     pub fn seal(&mut self) -> Result<()> {
-        let gone =
-            self.known.iter().filter(|known| known.kind.has_handle() && self.restored.is_unopened(known.id));
-        let gone: Vec<String> = gone.map(|known| format!("{} {}", known.kind, known.name)).collect();
-        if !gone.is_empty() {
-            let states = gone.join(", ");
-            return Err(StateError::Gone { operator: self.operator.clone(), states });
-        }
         self.may_open = MayOpen::None;
-        Ok(())
+        let gone: Vec<String> =
+            self.unopened().map(|known| format!("{} {}", known.kind, known.name)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let gone = StateError::Gone { operator: self.operator.clone(), states: gone.join(", ") };
+        if self.note_unopened(Some(&gone)) { Ok(()) } else { Err(gone) }
     }
 
     /// Ends the start of a program that does not say which states it has: they are opened when they are used first, if they are of version 1.
     pub fn open_on_first_use(&mut self) {
         self.may_open = MayOpen::First;
+        self.note_unopened(None);
     }
 }

@@ -466,16 +466,33 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         let mut left = most;
         if self.cold {
             let (from, to) = scope.cold_range(rows.prefix());
-            let mut next = None;
-            self.scan_cold(scope, rows, (&from, &to), |row, key, value| {
+            let (mut next, mut shadowed) = (None, Vec::new());
+            let start = rows.key_at();
+            scope.lock().backend.scan(&from, &to, &mut |row, value| {
+                let row = &row[2..];
+                let key: K = scope.decode(&row[start..])?;
+                let hash = hash_key(&key);
+                if let Some(index) = self.find(hash, &key) {
+                    shadowed.push(index);
+                    return Ok(ControlFlow::Continue(()));
+                }
+                if self.absent.find(hash, |absent| absent.key == key).is_some() {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 if left == 0 {
                     next = Some(scope.cold_key(row));
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
                 left -= 1;
-                visit(key, value);
-                ControlFlow::Continue(())
+                visit(key, scope.decode(value)?);
+                Ok(ControlFlow::Continue(()))
             })?;
+            // Their rows go with the others. Whoever evicts them before their turn has to write them again.
+            for index in shadowed {
+                if let Some(entry) = self.live.get_bucket_mut(index) {
+                    entry.set(UNFLUSHED);
+                }
+            }
             scope.delete_cold_range(&from, next.as_ref().unwrap_or(&to))?;
             if next.is_some() {
                 return Ok(false);

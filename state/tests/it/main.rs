@@ -7,5 +7,6 @@ mod evolution;
 mod expiring;
 mod failures;
 mod model;
+mod rest;
 mod snapshots;
 mod stores;

@@ -473,3 +473,22 @@ proptest! {
         run(&backends, &steps, budget);
     }
 }
+
+/// The rows of pairs that are in memory go with those of the pairs before them; evicted then, they must be written again.
+#[test]
+fn a_slice_that_is_drained_in_parts_loses_nothing_that_is_evicted_in_between() {
+    let mut store = KeyedStore::open(StoreSpec::new("it"), &MemoryBackends, Vec::new()).unwrap();
+    let windows = store.window_table::<i64, u64, u64>("slices").unwrap();
+    for key in 0..60 {
+        *store.table(windows).upsert(1, hash_key(&key), key, || 0).unwrap() = key;
+    }
+    while store.evict(1000).unwrap() > 0 {}
+    for key in (0..60).step_by(2) {
+        assert_eq!(store.table(windows).get(1, hash_key(&key), &key).unwrap(), Some(&key));
+    }
+    let mut drained = BTreeMap::new();
+    while !store.table(windows).drain_some(1, 3, |key, value| _ = drained.insert(key, value)).unwrap() {
+        store.evict(2).unwrap();
+    }
+    assert_eq!(drained, (0..60).map(|key| (key, key)).collect());
+}

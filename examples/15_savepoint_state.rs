@@ -1,0 +1,76 @@
+//! State without a job: a savepoint is read, corrected, and started from.
+//!
+//! `cargo run --release --example 15_savepoint_state`
+//!
+//! A meter that was read twice has counted too much. The savepoint tells which, a new one is made without the mistake, the flow's next version is
+//! checked against it, and goes on from there.
+
+#![expect(clippy::print_stdout, reason = "a program that prints")]
+
+use rivermark::connectors::{Collect, FromVec};
+use rivermark::{BoxError, Context, Engine, Flow, ProcessFunction, States, Value};
+
+/// Meter and what it has counted since the last time.
+type Reading = (u32, u64);
+
+const TOTAL: Value<u64> = Value::new("total");
+
+/// Adds up what each meter has counted.
+#[derive(Clone)]
+struct Totals;
+
+impl ProcessFunction<u32, Reading> for Totals {
+    type Out = Reading;
+
+    fn states(&self, states: &mut States<'_, u32>) {
+        states.has(TOTAL);
+    }
+
+    fn on_record(
+        &mut self,
+        meter: &u32,
+        reading: Reading,
+        cx: &mut Context<'_, u32, Reading>,
+    ) -> Result<(), BoxError> {
+        let total = cx.state(TOTAL).get()?.unwrap_or(0) + reading.1;
+        cx.state(TOTAL).set(total)?;
+        cx.emit((*meter, total));
+        Ok(())
+    }
+}
+
+fn totals(version: u64, readings: &[Reading], rows: &Collect<Reading>) -> Flow {
+    let flow = Flow::new("meters").version(version);
+    let readings = flow.source(FromVec::new(readings.to_vec()));
+    readings.key_by(|reading| reading.0).process(Totals).named("totals").sink(rows.clone());
+    flow
+}
+
+fn main() -> Result<(), BoxError> {
+    let directory = tempfile::tempdir()?;
+    let engine = Engine::open(directory.path())?;
+    let rows = Collect::new();
+    // The second reading of meter 2 is its first once more. The last one comes after the savepoint.
+    let readings = [(1, 10), (2, 400), (2, 400), (1, 5), (2, 7)];
+    let savepoint = engine.start(totals(1, &readings[..4], &rows))?.drain_with_savepoint("monday")?;
+
+    println!("In savepoint {:?}:", savepoint.name());
+    let state = savepoint.operator("totals")?;
+    for entry in state.entries::<u32, _>(TOTAL)? {
+        let (meter, total) = entry?;
+        println!("  meter {meter} has counted {total}");
+    }
+
+    let mut editor = savepoint.edit();
+    editor
+        .operator("totals")?
+        .update(TOTAL, |meter: &u32, total| Some(if *meter == 2 { total - 400 } else { total }))?;
+    let corrected = editor.named("corrected").write_to(directory.path().join("corrected"))?;
+
+    println!("\n{}", corrected.check(totals(2, &readings, &rows))?);
+    engine.start_from(totals(2, &readings, &rows), corrected)?.wait()?;
+    let (meter, total) = rows.rows().pop().ok_or("no row")?;
+    println!("Version 2 goes on with meter {meter} at {total}.");
+    assert_eq!((meter, total), (2, 407));
+    Ok(())
+}
