@@ -56,4 +56,7 @@ pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
 pub use watermark::{WatermarkGenerator, Watermarks};
-pub use window::{Aggregate, Late, Summand, Window, Windowed, WindowedStream, Windows};
+pub use window::{
+    Aggregate, Late, Pane, Paned, Summand, Timing, Trigger, TriggeredWindows, Window, Windowed,
+    WindowedStream, Windows,
+};

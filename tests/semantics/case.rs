@@ -4,7 +4,7 @@ use crate::model::{self, Expected, Shape};
 use crate::support::{Event, Lab, Script};
 use rivermark::connectors::{Collect, FromVec};
 use rivermark::source::Source;
-use rivermark::{Aggregate, Flow, Stream, Timestamp, Watermarks, Windowed, millis};
+use rivermark::{Aggregate, Flow, Paned, Stream, Timestamp, Trigger, Watermarks, Windowed, millis};
 use std::collections::BTreeMap;
 
 /// Keeps every value: the sharpest of all aggregates. Before the exchange too, or not.
@@ -99,6 +99,20 @@ impl Case {
             .sink(outputs.rows.clone());
     }
 
+    /// The same by the operator of windows with triggers: what it tells on time and late is what is told without one.
+    pub fn aggregate_with_trigger(&self, events: Stream<Event>, outputs: &Outputs) {
+        let late = outputs.late.clone();
+        events
+            .key_by(|event| event.key)
+            .window(self.shape.windows())
+            .allowed_lateness(millis(self.lateness as u64))
+            .late_output(|stream| stream.map(|late| (late.value, late.windows_missed)).sink(late))
+            .trigger(Trigger::on_watermark())
+            .aggregate(Everything { exact: false })
+            .map(|Paned { key, window, value, .. }| Windowed { key, window, value })
+            .sink(outputs.rows.clone());
+    }
+
     /// Runs the case in an engine: all records of a partition at once, and one at a time, so that windows fire in between.
     pub fn check(&self, lab: &Lab, expected: &Expected) {
         let at_once = lab.flow();
@@ -110,6 +124,12 @@ impl Case {
         let events = source.event_time(time, Watermarks::bounded(millis(self.bound as u64)));
         self.aggregate_as(events, &outputs, false);
         self.run(lab, uncombined, &outputs, expected);
+        let triggered = lab.flow();
+        let outputs = Outputs::default();
+        let source = triggered.source(FromVec::partitions(self.partitions.clone()));
+        let events = source.event_time(time, Watermarks::bounded(millis(self.bound as u64)));
+        self.aggregate_with_trigger(events, &outputs);
+        self.run(lab, triggered, &outputs, expected);
         let one_by_one = lab.flow();
         let outputs = self.describe(&one_by_one, Script::of(&self.partitions));
         self.run(lab, one_by_one, &outputs, expected);

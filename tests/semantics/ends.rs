@@ -6,7 +6,7 @@ use crate::support::{Event, event};
 use crate::windows::{config, keyed, lateness, partitions, sessions, sliding};
 use proptest::prelude::*;
 use rivermark::connectors::{Collect, FromVec};
-use rivermark::{Engine, Flow, Options, Restart, Watermarks, Windowed, Windows, millis};
+use rivermark::{Engine, Flow, Options, Restart, Trigger, Watermarks, Windowed, Windows, millis};
 use tempfile::TempDir;
 
 fn engine(workers: usize, directory: &TempDir) -> Engine {
@@ -77,14 +77,38 @@ proptest! {
 
         let directory = tempfile::tempdir().unwrap();
         let case = Case { partitions: partitions.clone(), bound, shape, lateness };
-        let outputs = Default::default();
+        let (outputs, triggered) = Default::default();
         for (partitions, workers) in [(first, workers.0), (partitions, workers.1)] {
             let flow = Flow::new("ends");
             let watermarks = Watermarks::bounded(millis(bound as u64));
             let events = flow.source(FromVec::partitions(partitions)).event_time(crate::case::time, watermarks);
-            case.aggregate(events, &outputs);
+            case.aggregate(events.clone(), &outputs);
+            case.aggregate_with_trigger(events, &triggered);
             engine(workers, &directory).run(flow).unwrap();
         }
         case.judge(&outputs, &expected, "two runs");
+        case.judge(&triggered, &expected, "two runs, with a trigger");
     }
+}
+
+#[test]
+fn windows_by_count_and_global_ones_go_on_where_the_end_of_a_run_found_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (counts, totals) = (Collect::new(), Collect::new());
+    for (until, workers) in [(2, 1), (5, 2), (5, 1), (7, 3)] {
+        let flow = Flow::new("ends");
+        let events = keyed(flow.source(FromVec::new(events_of(until))), 5).count_windows(3);
+        events.sum(|event| event.value).map(|row| row.value).sink(counts.clone());
+        let all = keyed(flow.source(FromVec::new(events_of(until))), 5).window(Windows::global());
+        let sums = all.trigger(Trigger::on_watermark()).sum(|event| event.value);
+        sums.map(|row| (row.pane.index, row.value)).sink(totals.clone());
+        engine(workers, &directory).run(flow).unwrap();
+    }
+    assert_eq!(counts.rows(), [1 + 2 + 3, 4 + 5 + 6]);
+    // A run that reads nothing says nothing.
+    assert_eq!(totals.rows(), [(0, 3), (1, 15), (2, 28)]);
+}
+
+fn events_of(until: usize) -> Vec<Event> {
+    (1..=until as i64).map(|n| event(0, n * 10, n)).collect()
 }

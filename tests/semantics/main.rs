@@ -24,6 +24,7 @@ mod sips;
 mod support;
 mod tables;
 mod top_n;
+mod triggers;
 #[path = "../common/vocabulary.rs"]
 mod vocabulary;
 mod window_joins;

@@ -6,6 +6,7 @@ use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartiti
 use rivermark::{
     BoxError, Engine, Flow, Job, Metrics, Options, Restart, StateBackend, Stream, Timestamp, millis,
 };
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A record: what it is about, when it happened, and something to aggregate.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Event {
     pub key: u8,
     pub time: i64,

@@ -48,7 +48,7 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
     /// ```
     ///
     /// # Panics
-    /// If the windows are sessions, which have no bounds before both streams are known; and as [`KeyedStream::connect`].
+    /// If the windows are sessions, which have no bounds before both streams are known, or global ones, which have no end; and as [`KeyedStream::connect`].
     pub fn window_join<B: StateValue>(
         self,
         right: KeyedStream<K, B>,

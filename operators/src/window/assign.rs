@@ -27,6 +27,7 @@ impl fmt::Debug for Window {
 pub(crate) enum Shape {
     Sliding(Slices),
     Session { gap: i64 },
+    Global,
 }
 
 /// How event time is divided for a windowed aggregation.
@@ -58,7 +59,7 @@ impl Windows {
         Windows { shape: Shape::Sliding(Slices { size, slide, step: gcd(size, slide), offset: 0 }) }
     }
 
-    /// Shifts tumbling or sliding windows: they start at `offset` after the epoch. No effect on sessions.
+    /// Shifts tumbling or sliding windows: they start at `offset` after the epoch. No effect on others.
     pub fn starting_at(mut self, offset: Duration) -> Windows {
         if let Shape::Sliding(slices) = &mut self.shape {
             slices.offset = span_millis(offset).rem_euclid(slices.slide);
@@ -76,6 +77,12 @@ impl Windows {
         assert!(gap > 0, "a session gap must be at least a millisecond");
         Windows { shape: Shape::Session { gap } }
     }
+
+    /// One window a key, of all time. It never ends, so it needs a [`Trigger`](super::Trigger) to say when it tells what it holds; its state is
+    /// kept for good.
+    pub fn global() -> Windows {
+        Windows { shape: Shape::Global }
+    }
 }
 
 /// `tumbling windows of 60000 ms`: what errors call them, and what a checkpoint knows them by.
@@ -91,6 +98,7 @@ impl fmt::Display for Windows {
                 if offset > 0 { write!(f, " starting at {offset} ms") } else { Ok(()) }
             }
             Shape::Session { gap } => write!(f, "sessions with a gap of {gap} ms"),
+            Shape::Global => f.write_str("global windows"),
         }
     }
 }
@@ -154,6 +162,14 @@ impl Slices {
     pub(crate) fn next_end(&self, end: Timestamp) -> Timestamp {
         end.plus_millis(self.slide)
     }
+
+    /// The ends of all windows that hold `time`, rising.
+    pub(crate) fn ends(self, time: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let slice = self.slice_of(time);
+        let last = self.last_end(slice);
+        let next = move |end: &Timestamp| (*end < Timestamp::MAX).then(|| self.next_end(*end));
+        std::iter::successors(Some(self.first_end(slice)), next).take_while(move |end| *end <= last)
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +180,7 @@ mod tests {
     fn slices(size: u64, slide: u64, offset: u64) -> Slices {
         match Windows::sliding(millis(size), millis(slide)).starting_at(millis(offset)).shape {
             Shape::Sliding(slices) => slices,
-            Shape::Session { .. } => unreachable!(),
+            Shape::Session { .. } | Shape::Global => unreachable!(),
         }
     }
 
@@ -189,6 +205,8 @@ mod tests {
                             assert_eq!(slices.window(end).start.millis(), end.millis() - size as i64);
                             end = slices.next_end(end);
                         }
+                        let all = slices.ends(Timestamp::from_millis(time)).map(Timestamp::millis);
+                        assert_eq!(all.collect::<Vec<_>>(), expected);
                         assert_eq!(ends, expected, "size {size} slide {slide} offset {offset} time {time}");
                     }
                 }

@@ -27,22 +27,32 @@
 //!
 //! A session has no bounds of its own to keep records apart by, so what is allowed late and comes before it fires is in its first row. What comes
 //! afterwards may move its bounds or join it with another: the row under the widest bounds is the last one, those within are replaced.
+//!
+//! # More rows, and other windows
+//! A [`Trigger`] gives rows before a window ends, too, and says what late ones hold ([`triggered`]); windows by count and global windows are of
+//! the same make. Those without a trigger are not touched by it: they stay slices ([`WindowedStream::aggregate`]).
 
 mod aggregate;
 mod assign;
 mod combine;
+mod count;
+mod in_turn;
 mod late;
 mod reached;
 mod reduce;
 mod session;
 mod slices;
 mod top_n;
+mod trigger;
+pub mod triggered;
 
 pub use aggregate::{Aggregate, Count, Summand};
 pub(crate) use assign::{Shape, Slices};
 pub use assign::{Window, Windows};
 pub(crate) use late::{LateCount, LateRecords};
 pub(crate) use top_n::Ranking;
+pub use trigger::{Pane, Paned, Timing, Trigger};
+pub use triggered::TriggeredWindows;
 
 use crate::error::{Error, Result};
 use crate::exchange::{self, Keyed};
@@ -184,9 +194,12 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         let has_late = self.late.is_some();
         let mut spec = NodeSpec::new("window", NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = true;
+        if matches!(windows.shape, Shape::Global) {
+            spec.problem = Some(NEVER_ENDS.into());
+        }
         let combined = match windows.shape {
             Shape::Sliding(slices) if aggregate.is_exact() => Some(slices),
-            Shape::Sliding(_) | Shape::Session { .. } => None,
+            Shape::Sliding(_) | Shape::Session { .. } | Shape::Global => None,
         };
         let exchanged = match combined {
             Some(slices) => {
@@ -219,6 +232,9 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
                         session::SessionWindows::open(builder, store, gap, lateness, aggregate, out, late)?;
                     builder.attach::<Keyed<K, V>>(0, operator);
                 }
+                Shape::Global => {
+                    return Err(Error::engine(format!("building `{}`", builder.name()), NEVER_ENDS));
+                }
             }
             Ok(())
         });
@@ -228,6 +244,10 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
         rows
     }
 }
+
+/// Why a global window has no result.
+const NEVER_ENDS: &str =
+    "a global window never ends, so nothing would be told of it: say when with `.trigger(..)`";
 
 /// Opens the state of windows, which is of use only to the same windows: with others, slices would be counted to the wrong ones, or to none.
 fn open_store(builder: &mut TaskBuilder<'_>, layout: &str) -> Result<KeyedStore> {

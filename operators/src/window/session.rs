@@ -24,6 +24,7 @@ use crate::plan::TaskBuilder;
 use crate::time::Timestamp;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers, Value, ValueTable};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,19 @@ struct Firing<K> {
     kept: Vec<(u64, K)>,
 }
 
+/// Which of the sessions of a key, in order, one from `start` to `end` touches; where it belongs if none.
+pub(super) fn touched<S>(
+    sessions: &[S],
+    bounds: impl Fn(&S) -> (Timestamp, Timestamp),
+    start: Timestamp,
+    end: Timestamp,
+) -> Range<usize> {
+    // Sessions do not touch each other, so both bounds rise along the list.
+    let first = sessions.partition_point(|session| bounds(session).1 < start);
+    let count = sessions[first..].iter().take_while(|session| bounds(session).0 <= end).count();
+    first..first + count
+}
+
 /// Merges a record's session into those of its key. Answers where the merged session is, and whether a new one had to be made.
 fn merge<A>(
     sessions: &mut Sessions<A>,
@@ -76,9 +90,9 @@ fn merge<A>(
     create: impl FnOnce() -> A,
     mut join: impl FnMut(&mut A, &A),
 ) -> (usize, bool) {
-    // Sessions do not touch each other, so both bounds rise along the list.
-    let first = sessions.partition_point(|session| session.end < start);
-    let touched = sessions[first..].iter().take_while(|session| session.start <= end).count();
+    let Range { start: first, end: after } =
+        touched(sessions, |session| (session.start, session.end), start, end);
+    let touched = after - first;
     if touched == 0 {
         sessions.insert(first, Session { start, end, fired: false, acc: create() });
         return (first, true);

@@ -126,7 +126,7 @@ pub(super) struct TopN<F> {
 }
 
 impl<F> TopN<F> {
-    fn new(n: usize, score: F) -> Self {
+    pub(super) fn new(n: usize, score: F) -> Self {
         assert!(n > 0, "the top 0 of records are none");
         TopN { n, ranking: Ranking(score) }
     }

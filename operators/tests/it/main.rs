@@ -11,6 +11,7 @@ mod order;
 mod patterns;
 mod tables;
 mod top_n;
+mod triggers;
 mod windows;
 
 use rivermark_operators::Timestamp;

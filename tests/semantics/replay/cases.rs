@@ -3,10 +3,12 @@
 use super::Inputs;
 use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
+use rivermark::window::triggered::Accumulating;
 use rivermark::{
     Aggregate, AsOfJoin, BoxError, Context, Either, Expiring, Interval, IntervalJoin, Keep, KeyedStream,
     List, LookUp, Map, Match, Pattern, ProcessFunction, Reducing, Reply, Retractable, Side, Stream,
-    StreamTableJoin, Table, Timestamp, Ttl, Upsert, Value, WindowJoin, WindowedStream, Windows, millis,
+    StreamTableJoin, Table, Timestamp, Trigger, TriggeredWindows, Ttl, Upsert, Value, WindowJoin,
+    WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -121,6 +123,44 @@ pub const CASES: &[Case] = &[
         let rows = it.rows.clone();
         let late = move |late: Stream<_>| late.map(|late| format!("late {late:?}")).sink(rows);
         it.show(tumbling(it).late_output(late).aggregate(Values));
+    }),
+    case("records of windows", &["WindowedStream::process"], |it| {
+        it.show(keyed(it, 0).window(Windows::session(millis(12))).process(|row| Ok(Some(row))));
+    }),
+    // Windows with triggers, and by count.
+    case("panes, accumulating", &["TriggeredWindows::process"], |it| {
+        it.show(often(tumbling(it)).process(|row| Ok(Some(row))));
+        it.show(often(keyed(it, 0).window(Windows::session(millis(12)))).process(|row| Ok(Some(row))));
+    }),
+    case("panes, discarding", &["TriggeredWindows::aggregate", "TriggeredWindows::average"], |it| {
+        it.show(often(tumbling(it)).discarding().aggregate(Values));
+        it.show(often(keyed(it, 0).window(Windows::global())).discarding().average(|record| record.2 as f64));
+    }),
+    case("panes, retracting", &["TriggeredWindows::sum", "Stream::to_window_table"], |it| {
+        let sums =
+            often(keyed(it, 0).window(Windows::session(millis(12)))).retracting().sum(|record| record.2);
+        it.show(sums.to_window_table().group_by(|_, sum| sum % 5).count().changes());
+    }),
+    case(
+        "aggregates of panes",
+        &[
+            "TriggeredWindows::count",
+            "TriggeredWindows::min",
+            "TriggeredWindows::max",
+            "TriggeredWindows::fold",
+        ],
+        |it| {
+            it.show(often(tumbling(it)).count());
+            it.show(often(tumbling(it)).min(|record| record.2));
+            it.show(often(tumbling(it)).max(|record| record.2));
+            let mix = |acc: &mut i64, record: &Record| *acc = *acc * 3 % 101 + record.2;
+            it.show(often(tumbling(it)).fold(0, mix, |acc, other| *acc = *acc * 3 % 101 + other));
+        },
+    ),
+    case("windows by count", &["TriggeredWindows::top_n", "TriggeredWindows::reduce"], |it| {
+        it.show(keyed(it, 0).count_windows(4).top_n(3, |record| record.2));
+        let mix = |all: &mut Record, next: &Record| *all = (next.0, next.1, all.2 * 3 % 101 + next.2);
+        it.show(keyed(it, 0).sliding_count_windows(5, 3).reduce(mix));
     }),
     // Functions with state and timers.
     case("process", &["KeyedStream::process", "Stream::side_output"], |it| {
@@ -237,6 +277,12 @@ fn rising() -> Pattern<Record> {
 
 fn tumbling(it: &Inputs<'_>) -> WindowedStream<u8, Record> {
     keyed(it, 0).window(Windows::tumbling(millis(50)))
+}
+
+/// Early, on time and late.
+fn often(windows: WindowedStream<u8, Record>) -> TriggeredWindows<u8, Record, Accumulating> {
+    let trigger = Trigger::on_watermark().early_every(millis(20)).early_on_count(4).late_on_count(2);
+    windows.allowed_lateness(millis(60)).trigger(trigger)
 }
 
 fn close(it: &Inputs<'_>) -> IntervalJoin<u8, Record, Record> {
