@@ -123,6 +123,8 @@ pub struct KeyedStore {
     expiry: Option<Arc<Expiry>>,
     /// One for each table with a time to live.
     turns: Vec<Turn>,
+    /// Whether tables keep their changes, so that they can be taken back.
+    undoable: bool,
 }
 
 impl KeyedStore {
@@ -162,6 +164,7 @@ impl KeyedStore {
             horizon: i64::MIN,
             expiry,
             turns: Vec::new(),
+            undoable: false,
             spec,
         })
     }
@@ -456,6 +459,31 @@ impl KeyedStore {
     /// Not calling it is safe and keeps deltas in memory until the next rebase.
     pub fn stored(&mut self, epoch: u64) {
         self.chain.stored(epoch);
+    }
+
+    /// Lets tables keep what each change since the last [`mark`](Self::mark) replaces, so that [`undo`](Self::undo) can take the changes back.
+    /// Costs a look-up and a clone of the old value a change, which is why it is off until this is called.
+    ///
+    /// Values, lists, maps and timers are kept; window tables are not.
+    pub fn make_undoable(&mut self) {
+        self.undoable = true;
+        self.tables.iter_mut().for_each(|table| table.keep_changes());
+    }
+
+    /// From here on [`undo`](Self::undo) takes changes back, and not further.
+    pub fn mark(&mut self) {
+        self.tables.iter_mut().for_each(|table| table.mark());
+    }
+
+    /// Takes back what has changed since the last [`mark`](Self::mark), in a store that [is undoable](Self::make_undoable).
+    ///
+    /// # Errors
+    /// When rows cannot be read or written.
+    pub fn undo(&mut self) -> Result<()> {
+        if !self.undoable {
+            return Ok(());
+        }
+        self.tables.iter_mut().try_for_each(|table| table.undo())
     }
 
     /// Brings what look-ups of these hashes will touch into the processor's cache, in all tables. Call it with the hashes of
