@@ -92,9 +92,9 @@ pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};
 pub use rivermark_operators::{AfterMatch, Match, Pattern, PatternStream};
 pub use rivermark_operators::{
     Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Flow, Interval, IntervalJoin, Keep,
-    Key, KeyedStream, Late, List, LookUp, Map, Migrations, Reducing, Reply, Result, Retractable, StateValue,
-    Stream, StreamTableJoin, Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator, Watermarks,
-    Window, WindowJoin, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
+    Key, KeyedStream, Late, List, LookUp, Map, Migrations, Punctuation, Reducing, Reply, Result, Retractable,
+    StateValue, Stream, StreamTableJoin, Summand, Table, Timestamp, Upsert, Value, WatermarkGenerator,
+    Watermarks, Window, WindowJoin, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{join, pattern, process, sink, source, table, testing, window};
 

@@ -214,7 +214,15 @@ impl Environment {
         let names: std::collections::HashSet<&str> =
             self.plan.nodes().iter().map(|node| &*node.name).collect();
         let operators = manifest.operators.keys().filter(|name| !self.plan.drops_operator(name));
-        let kept = manifest.sources.keys().chain(operators).chain(manifest.sinks.keys());
+        let sources = || manifest.sources.keys().filter(|name| !self.plan.drops_source(name));
+        if let Some(gone) = sources().find(|name| !names.contains(name.as_str())) {
+            return refuse(format!(
+                "{found} holds positions of source `{gone}`, which the flow does not have (its sources are `{}`); name the source that continues it \
+                 with `.named(\"{gone}\")`, or say that it is not read any more with `flow.drop_source(\"{gone}\")`, or raise the flow's version to begin anew",
+                self.plan.sources().map(|(name, _)| &**name).collect::<Vec<_>>().join("`, `")
+            ));
+        }
+        let kept = sources().chain(operators).chain(manifest.sinks.keys());
         match kept.into_iter().find(|name| !names.contains(name.as_str())) {
             Some(gone) => refuse(format!(
                 "{found} holds state of `{gone}`, which the flow does not have (it has `{}`); name the operator that continues it \
@@ -228,8 +236,13 @@ impl Environment {
     /// Whether it is certain which state belongs to which operator. A name that the user has not given has a number, which is another one as
     /// soon as an operator of the sort is added before it: an operator would then go on with the state of its neighbour.
     fn check_unnamed(&self, manifest: &Manifest, found: &str) -> Result<()> {
-        let stateful = || self.plan.nodes().iter().filter(|node| node.kind == NodeKind::Stateful);
-        let is_stored = |node: &&Node| manifest.operators.contains_key(&*node.name);
+        let stateful =
+            || self.plan.nodes().iter().filter(|node| node.kind == NodeKind::Stateful || node.tells_time);
+        // Those that tell time keep their state beside the positions of sources.
+        let is_stored = |node: &&Node| {
+            manifest.operators.contains_key(&*node.name)
+                || node.tells_time && manifest.watermarks.contains_key(&*node.name)
+        };
         let unnamed = |node: &Node| node.unnamed();
         let continued: std::collections::HashSet<_> =
             stateful().filter(is_stored).filter_map(unnamed).collect();

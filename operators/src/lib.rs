@@ -55,5 +55,5 @@ pub use source::DeadLetter;
 pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
-pub use watermark::{WatermarkGenerator, Watermarks};
+pub use watermark::{Punctuation, WatermarkGenerator, Watermarks};
 pub use window::{Aggregate, Late, Summand, Window, Windowed, WindowedStream, Windows};
