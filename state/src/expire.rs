@@ -148,10 +148,9 @@ impl<T> Timed<T> {
         renews
     }
 
-    /// Whether [`renew`](Self::renew) would change it: when it is read or, `written`, when it is written.
-    pub fn needs_renewal(&self, ttl: Ttl, at: i64, written: bool) -> bool {
-        self.deadline == NONE
-            || ((written || ttl.is_renewed_by_reading()) && ttl.deadline(at) > self.deadline)
+    /// Whether an access at `at` that only reads has to [`renew`](Self::renew) it.
+    pub fn needs_renewal(&self, ttl: Ttl, at: i64) -> bool {
+        self.deadline == NONE || (ttl.is_renewed_by_reading() && ttl.deadline(at) > self.deadline)
     }
 
     pub(crate) fn raw_deadline(&self) -> i64 {
@@ -383,7 +382,7 @@ mod tests {
         let mut old = Timed::without_deadline(5_u8);
         assert!(old.is_live(i64::MAX - 1));
         assert_eq!(old.deadline(), None);
-        assert!(old.needs_renewal(HOUR, 0, false));
+        assert!(old.needs_renewal(HOUR, 0));
         assert!(old.renew(HOUR, 0));
         assert_eq!(old.deadline(), Some(3_600_000));
         assert!(!old.renew(HOUR, -5), "an older access does not shorten a life");

@@ -75,12 +75,8 @@ impl KeyedStore {
         &mut self,
         handle: Expiring<Value<V>>,
     ) -> Result<TableId<ExpiringValueTable<K, V>>> {
-        let keys = vec![schema_of::<K>()];
         let (name, version) = (handle.handle().name(), handle.handle().schema_version());
-        let asked = of_handle::<Timed<V>>(name, StateKind::Value, version, keys);
-        let open = |scope, _| Ok(ValueTable::open(scope)?.expiring(Timed::raw_deadline));
-        let table = self.open_table::<ExpiringValueTable<K, V>, Timed<V>>(asked, open)?;
-        self.let_expire(table, handle.ttl(), of_value)
+        self.one_a_key(name, StateKind::Value, version, handle.ttl())
     }
 
     /// The table of a reducing state with a time to live.
@@ -91,12 +87,22 @@ impl KeyedStore {
         &mut self,
         handle: Expiring<Reducing<V>>,
     ) -> Result<TableId<ExpiringValueTable<K, V>>> {
-        let keys = vec![schema_of::<K>()];
         let (name, version) = (handle.handle().name(), handle.handle().schema_version());
-        let asked = of_handle::<Timed<V>>(name, StateKind::Reducing, version, keys);
+        self.one_a_key(name, StateKind::Reducing, version, handle.ttl())
+    }
+
+    /// The table of a value or a reducing state: rows of both are the same.
+    fn one_a_key<K: Key, V: StateValue>(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        version: u32,
+        ttl: Ttl,
+    ) -> Result<TableId<ExpiringValueTable<K, V>>> {
+        let asked = of_handle::<Timed<V>>(name, kind, version, vec![schema_of::<K>()]);
         let open = |scope, _| Ok(ValueTable::open(scope)?.expiring(Timed::raw_deadline));
         let table = self.open_table::<ExpiringValueTable<K, V>, Timed<V>>(asked, open)?;
-        self.let_expire(table, handle.ttl(), of_value)
+        self.let_expire(table, ttl, of_value)
     }
 
     /// The table of a list whose elements have a time to live.

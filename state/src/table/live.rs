@@ -37,7 +37,7 @@ impl Access {
         if !entry.is_live(self.at) {
             return if entry.is_live(self.horizon) { Found::Hidden } else { Found::Over };
         }
-        if entry.needs_renewal(self.ttl, self.at, false) { Found::Renewed } else { Found::Live }
+        if entry.needs_renewal(self.ttl, self.at) { Found::Renewed } else { Found::Live }
     }
 
     fn new_entry<V>(&self, value: V) -> Timed<V> {
