@@ -7,7 +7,8 @@
 
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use rivermark::connectors::{Collect, FromVec};
+use rivermark::connectors::{Collect, LogSource};
+use rivermark::log::{RecordBatch, TopicOptions};
 use rivermark::{BoxError, Context, Engine, Flow, ProcessFunction, States, Value};
 
 /// Meter and what it has counted since the last time.
@@ -39,9 +40,9 @@ impl ProcessFunction<u32, Reading> for Totals {
     }
 }
 
-fn totals(version: u64, readings: &[Reading], rows: &Collect<Reading>) -> Flow {
+fn totals(version: u64, rows: &Collect<Reading>) -> Flow {
     let flow = Flow::new("meters").version(version);
-    let readings = flow.source(FromVec::new(readings.to_vec()));
+    let readings = flow.source(LogSource::<Reading>::topic("readings"));
     readings.key_by(|reading| reading.0).process(Totals).named("totals").sink(rows.clone());
     flow
 }
@@ -50,9 +51,18 @@ fn main() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     let engine = Engine::open(directory.path())?;
     let rows = Collect::new();
-    // The second reading of meter 2 is its first once more. The last one comes after the savepoint.
-    let readings = [(1, 10), (2, 400), (2, 400), (1, 5), (2, 7)];
-    let savepoint = engine.start(totals(1, &readings[..4], &rows))?.drain_with_savepoint("monday")?;
+    let topic = engine.log().create_topic("readings", TopicOptions::new(1))?;
+    let read = |reading: Reading| -> Result<(), BoxError> {
+        let mut batch = RecordBatch::new();
+        batch.push(None, Some(&serde_json::to_vec(&reading)?), 0);
+        topic.append(0, &mut batch)?;
+        Ok(())
+    };
+    // The second reading of meter 2 is its first once more.
+    [(1, 10), (2, 400), (2, 400), (1, 5)].into_iter().try_for_each(read)?;
+    let job = engine.start(totals(1, &rows))?;
+    job.wait_until(|job| job.metrics().records_read == 4);
+    let savepoint = job.stop_with_savepoint("monday")?;
 
     println!("In savepoint {:?}:", savepoint.name());
     let state = savepoint.operator("totals")?;
@@ -67,8 +77,12 @@ fn main() -> Result<(), BoxError> {
         .update(TOTAL, |meter: &u32, total| Some(if *meter == 2 { total - 400 } else { total }))?;
     let corrected = editor.named("corrected").write_to(directory.path().join("corrected"))?;
 
-    println!("\n{}", corrected.check(totals(2, &readings, &rows))?);
-    engine.start_from(totals(2, &readings, &rows), corrected)?.wait()?;
+    println!("\n{}", corrected.check(totals(2, &rows))?);
+    read((2, 7))?;
+    let job = engine.start_from(totals(2, &rows), corrected)?;
+    job.wait_until(|job| job.metrics().records_read == 1);
+    job.drain();
+    job.wait()?;
     let (meter, total) = rows.rows().pop().ok_or("no row")?;
     println!("Version 2 goes on with meter {meter} at {total}.");
     assert_eq!((meter, total), (2, 407));
