@@ -20,6 +20,7 @@ pub mod format;
 mod log_sink;
 mod log_source;
 mod log_table;
+mod log_topics;
 mod memory;
 mod part_files;
 

@@ -2,6 +2,7 @@
 
 use crate::format::{Bincode, Json, Raw, Text};
 use crate::log_table::DecodeRecord;
+use crate::log_topics::Topics;
 use rivermark_log::{Isolation, Log, Position, Reader};
 use rivermark_operators::source::{
     ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
@@ -10,12 +11,12 @@ use rivermark_operators::{BoxError, Timestamp};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
-/// A topic of the engine's log as a source: its partitions are the topic's, its positions offsets.
+/// A topic of the engine's log as a source, or several: its partitions are the topic's, its positions offsets.
 ///
 /// Values are JSON unless another format is chosen. Records without a value (tombstones) are given to the format as no bytes at
 /// all. A live source waits for more at the end; [`LogSource::until_end`] makes it end there.
 pub struct LogSource<T, F = Json> {
-    topic: String,
+    topics: Topics,
     format: F,
     start: Position,
     until_end: bool,
@@ -26,8 +27,34 @@ pub struct LogSource<T, F = Json> {
 impl<T> LogSource<T, Json> {
     /// Reads the topic `topic` from the earliest record, as JSON, only what is committed, and goes on waiting at the end.
     pub fn topic(topic: impl Into<String>) -> Self {
+        Self::of(Topics::Named { name: topic.into(), waits: false })
+    }
+
+    /// As [`LogSource::topic`], for all topics whose names match `pattern`: `*` stands for any characters or none, everything else for itself
+    /// (Kafka's and Flink's subscription to a topic pattern). There need be none yet: topics that are created while the job runs are found
+    /// within the time that the engine's option `discover_every` says, and read from the configured start. With [`LogSource::until_end`] the topics
+    /// that are there at the start are read.
+    ///
+    /// A topic that appears later holds nobody back until it is found; then it begins at the watermark that the others have come to. Where that
+    /// makes its records late, it is written down with the checkpoints, and a later version of the flow that replays the log repeats it. A topic
+    /// that has been read must not be taken away. Do not let the pattern match what the flow itself writes.
+    ///
+    /// ```
+    /// use rivermark_connectors::LogSource;
+    /// use rivermark_operators::{Flow, Timestamp, Watermarks, secs};
+    ///
+    /// let flow = Flow::new("orders-of-all-shops");
+    /// let orders = flow.source(LogSource::<(u32, i64)>::topics_matching("orders-*"));
+    /// // A shop that sells nothing for a minute is not waited for.
+    /// orders.event_time(|order| Timestamp::from_secs(order.1), Watermarks::bounded(secs(10)).idle_after(secs(60)));
+    /// ```
+    pub fn topics_matching(pattern: impl Into<String>) -> Self {
+        Self::of(Topics::Matching(pattern.into()))
+    }
+
+    fn of(topics: Topics) -> Self {
         LogSource {
-            topic: topic.into(),
+            topics,
             format: Json,
             start: Position::Earliest,
             until_end: false,
@@ -41,6 +68,16 @@ impl<T, F> LogSource<T, F> {
     /// Where a partition begins that no checkpoint has a position for. Default: the earliest record.
     pub fn starting_from(mut self, start: Position) -> Self {
         self.start = start;
+        self
+    }
+
+    /// If there is no such topic yet, waits for it, instead of that being an error. It holds no other source back; once it is found, it begins at
+    /// the watermark that the others have come to, as in [`LogSource::topics_matching`]. With [`LogSource::until_end`] it ends where the topic ends
+    /// when it is found.
+    pub fn wait_for_topic(mut self) -> Self {
+        if let Topics::Named { waits, .. } = &mut self.topics {
+            *waits = true;
+        }
         self
     }
 
@@ -62,7 +99,7 @@ impl<T, F> LogSource<T, F> {
     /// Decodes values by another format.
     pub fn format<G>(self, format: G) -> LogSource<T, G> {
         LogSource {
-            topic: self.topic,
+            topics: self.topics,
             format,
             start: self.start,
             until_end: self.until_end,
@@ -112,9 +149,11 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     type Reader = LogReader<T, F>;
 
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
-        let topic = log_of(cx)?.topic(&self.topic)?;
-        let partition = |number| SourcePartition { number, name: format!("{}[{number}]", self.topic) };
-        Ok((0..topic.partitions()).map(partition).collect())
+        self.topics.partitions(cx)
+    }
+
+    fn waits_for_partitions(&self) -> bool {
+        self.topics.waits(self.until_end)
     }
 
     fn reader(
@@ -124,7 +163,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
         waker: Waker,
         cx: &ConnectorContext<'_>,
     ) -> Result<LogReader<T, F>, BoxError> {
-        let topic = log_of(cx)?.topic(&self.topic)?;
+        let (topic, place) = self.topics.find(log_of(cx)?, partition)?;
         let start = match position {
             None => self.start,
             Some(bytes) => {
@@ -133,7 +172,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
                 Position::Offset(u64::from_le_bytes(bytes))
             }
         };
-        let mut reader = topic.reader(partition, start, self.isolation)?;
+        let mut reader = topic.reader(place, start, self.isolation)?;
         // Registered before the end is looked at: nothing that is appended in between is missed.
         reader.wake_with(move || waker.wake());
         Ok(LogReader {
@@ -148,7 +187,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     /// With [`Durability::Always`](rivermark_log::Durability::Always) there is nothing left to do; else this is where the log becomes
     /// durable.
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
-        Ok(log_of(cx)?.topic(&self.topic)?.sync()?)
+        self.topics.now(log_of(cx)?)?.iter().try_for_each(|topic| Ok(topic.sync()?))
     }
 }
 

@@ -141,9 +141,6 @@ struct Taking {
     uploaded_bytes: u64,
 }
 
-/// How often sources are asked for partitions that have appeared.
-const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-
 impl Attempt {
     pub(crate) fn new(
         environment: Arc<Environment>,
@@ -216,7 +213,7 @@ impl Attempt {
             && self.seeds.is_empty()
             && self.draining == Draining::No
         {
-            self.next_discovery = now + DISCOVERY_INTERVAL;
+            self.next_discovery = now + self.environment.options.discovery_interval;
             if let Err(error) = self.discover() {
                 return self.fail(error);
             }
@@ -348,7 +345,7 @@ impl Attempt {
                 span.in_scope(|| self.restore(generation, checkpoint))?;
             }
             Action::Run => {
-                self.next_discovery = now + DISCOVERY_INTERVAL;
+                self.next_discovery = now + self.environment.options.discovery_interval;
                 self.send_all(|| Command::Start);
                 self.is_running = true;
                 self.drain_if_running();
@@ -459,6 +456,10 @@ impl Attempt {
         };
         for restored in parts::restored_partitions(checkpoint.as_deref(), &self.checkpoints)? {
             let parts::RestoredPartition { source, number, name, position, remembered, .. } = restored;
+            if self.environment.plan.drops_source(&source) {
+                self.partitions.add_dropped(source, number, name, remembered, position);
+                continue;
+            }
             let earlier = self.earlier.take(&source, number, &name);
             let known = self.partitions.add(source, number, name, remembered, earlier);
             self.positions.insert(known.index, position);
@@ -514,11 +515,13 @@ impl Attempt {
         Ok(())
     }
 
-    /// Finds partitions that the table does not have yet, and has them read from the source's configured start.
+    /// Finds partitions that the table does not have yet, and has them read from the source's configured start. Those that an earlier version
+    /// read have the order that they had there, in which it may have found some of them late: records of the same time are taken in that order.
     fn discover(&mut self) -> Result<()> {
         let known: HashMap<(Arc<str>, u32), Arc<PartitionEntry>> =
             self.partitions.all().into_iter().map(|p| ((Arc::clone(&p.source), p.number), p)).collect();
         let environment = Arc::clone(&self.environment);
+        let mut appeared = Vec::new();
         for (name, source) in environment.plan.sources() {
             let found = source
                 .partitions(&environment.connector(name))
@@ -526,14 +529,18 @@ impl Attempt {
             for partition in found {
                 if let Some(entry) = known.get(&(Arc::clone(name), partition.number)) {
                     environment.check_same(entry, &partition.name)?;
-                    continue;
+                } else {
+                    appeared.push((Arc::clone(name), partition));
                 }
-                environment.check_partitions(self.partitions.all().len() + 1)?;
-                let earlier = self.earlier.take(name, partition.number, &partition.name);
-                let new = Remembered::default();
-                let SourcePartition { number, name: partition } = partition;
-                self.assign(self.partitions.add(Arc::clone(name), number, partition, new, earlier));
             }
+        }
+        environment.check_partitions(known.len() + appeared.len())?;
+        appeared.sort_by_key(|(source, partition)| {
+            self.earlier.place(source, partition.number, &partition.name).unwrap_or(usize::MAX)
+        });
+        for (source, SourcePartition { number, name }) in appeared {
+            let earlier = self.earlier.take(&source, number, &name);
+            self.assign(self.partitions.add(source, number, name, Remembered::default(), earlier));
         }
         Ok(())
     }

@@ -24,22 +24,40 @@ pub(crate) fn problems(plan: &Plan, key_groups: u16, manifest: &Manifest, found:
              with `.named(\"{gone}\")`, or give its state up with `flow.drop_operator(\"{gone}\")`, or raise the flow's version to begin anew"
         )
     });
-    groups.into_iter().chain(gone).chain(unnamed(plan, manifest, found)).collect()
+    let sources = plan.sources().map(|(name, _)| &**name).collect::<Vec<_>>().join("`, `");
+    let unread = unread(plan, manifest).into_iter().map(|gone| {
+        format!(
+            "{found} holds positions of source `{gone}`, which the flow does not have (its sources are `{sources}`); name the source that \
+             continues it with `.named(\"{gone}\")`, or say that it is not read any more with `flow.drop_source(\"{gone}\")`, or raise \
+             the flow's version to begin anew"
+        )
+    });
+    groups.into_iter().chain(unread).chain(gone).chain(unnamed(plan, manifest, found)).collect()
 }
 
-/// The operators, sources and sinks of the manifest that the flow neither has nor drops.
+/// The sources of the manifest that the flow neither has nor drops.
+fn unread<'m>(plan: &Plan, manifest: &'m Manifest) -> Vec<&'m str> {
+    let kept = manifest.sources.keys().filter(|name| !plan.drops_source(name));
+    kept.map(String::as_str).filter(|name| !plan.nodes().iter().any(|node| *node.name == **name)).collect()
+}
+
+/// The operators and sinks of the manifest that the flow neither has nor drops.
 fn gone<'m>(plan: &Plan, manifest: &'m Manifest) -> Vec<&'m str> {
     let names: HashSet<&str> = plan.nodes().iter().map(|node| &*node.name).collect();
     let operators = manifest.operators.keys().filter(|name| !plan.drops_operator(name));
-    let kept = manifest.sources.keys().chain(operators).chain(manifest.sinks.keys());
+    let kept = operators.chain(manifest.sinks.keys());
     kept.map(String::as_str).filter(|name| !names.contains(name)).collect()
 }
 
 /// Whether it is certain which state belongs to which operator. A name that the user has not given has a number, which is another one as
 /// soon as an operator of the sort is added before it: an operator would then go on with the state of its neighbour.
 fn unnamed(plan: &Plan, manifest: &Manifest, found: &str) -> Option<String> {
-    let stateful = || plan.nodes().iter().filter(|node| node.kind == NodeKind::Stateful);
-    let is_stored = |node: &&Node| manifest.operators.contains_key(&*node.name);
+    let stateful = || plan.nodes().iter().filter(|node| node.kind == NodeKind::Stateful || node.tells_time);
+    // Those that tell time keep their state beside the positions of sources.
+    let is_stored = |node: &&Node| {
+        manifest.operators.contains_key(&*node.name)
+            || node.tells_time && manifest.watermarks.contains_key(&*node.name)
+    };
     let unnamed = |node: &Node| node.unnamed();
     let continued: HashSet<_> = stateful().filter(is_stored).filter_map(unnamed).collect();
     let doubtful = stateful()

@@ -17,9 +17,9 @@ use std::sync::Arc;
 /// A partition by its source, number and name.
 type PartitionId = (Arc<str>, u32, String);
 
-/// What operators had saved for each partition.
+/// What operators had saved for each partition, and which place it had in the job's table.
 #[derive(Default)]
-pub(crate) struct Earlier(HashMap<PartitionId, Remembered>);
+pub(crate) struct Earlier(HashMap<PartitionId, (usize, Remembered)>);
 
 impl Earlier {
     /// Reads the newest checkpoint of the newest version before the flow's own that has one.
@@ -48,6 +48,7 @@ impl Earlier {
                 source,
                 number,
                 name,
+                index,
                 remembered: Remembered { states, journals },
                 ..
             } = partition;
@@ -57,13 +58,21 @@ impl Earlier {
             let journals = journals.map_err(|e| {
                 Error::engine(format!("reading the journals of {name} of an earlier version"), e)
             })?;
-            Ok(((source, number, name), Remembered { states, journals }))
+            Ok(((source, number, name), (usize::from(index), Remembered { states, journals })))
         });
         Ok(Earlier(pinned.collect::<Result<_>>()?))
     }
 
+    /// Which place a partition had in the job's table.
+    pub(crate) fn place(&self, source: &Arc<str>, number: u32, name: &str) -> Option<usize> {
+        self.0.get(&(Arc::clone(source), number, name.to_string())).map(|(place, _)| *place)
+    }
+
     /// What was saved for a partition.
     pub(crate) fn take(&mut self, source: &Arc<str>, number: u32, name: &str) -> Remembered {
-        self.0.remove(&(Arc::clone(source), number, name.to_string())).unwrap_or_default()
+        self.0
+            .remove(&(Arc::clone(source), number, name.to_string()))
+            .map(|(_, saved)| saved)
+            .unwrap_or_default()
     }
 }

@@ -59,6 +59,7 @@ pub struct Options {
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_timeout: Duration,
     pub(crate) checkpoints_kept: usize,
+    pub(crate) discovery_interval: Duration,
     pub(crate) backend: StateBackend,
     pub(crate) state_budget: usize,
     pub(crate) restart: Restart,
@@ -73,6 +74,7 @@ impl Default for Options {
             checkpoint_interval: Some(Duration::from_secs(1)),
             checkpoint_timeout: Duration::from_secs(600),
             checkpoints_kept: 3,
+            discovery_interval: Duration::from_secs(5),
             #[cfg(feature = "rocksdb")]
             backend: StateBackend::RocksDb,
             #[cfg(not(feature = "rocksdb"))]
@@ -117,6 +119,12 @@ impl Options {
     /// How many checkpoints are kept. Default: 3.
     pub fn checkpoints_kept(mut self, kept: usize) -> Self {
         self.checkpoints_kept = kept.max(1);
+        self
+    }
+
+    /// How often sources are asked for partitions that have appeared: a topic that was created, a file. Default: five seconds.
+    pub fn discover_every(mut self, interval: Duration) -> Self {
+        self.discovery_interval = interval;
         self
     }
 

@@ -232,18 +232,36 @@ fn sources_and_sinks(
             },
         }
     });
+    let carried = carried_on(partitions).filter(|_| task == TaskId(0));
     let sinks = parts.tokens.iter().map(|part| {
         let prepared = Prepared { task, epoch: part.epoch, token: Blob(part.token.clone()) };
         (part.sink.to_string(), prepared)
     });
     Parts {
-        sources: sources.collect(),
+        sources: sources.chain(carried).collect(),
         operators: Vec::new(),
         sinks: sinks.collect(),
         watermarks: parts.watermarks.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
         ends: parts.ends.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
         counters: parts.counters.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
     }
+}
+
+/// The partitions of sources that the flow has dropped, as they were left.
+fn carried_on(partitions: &Partitions) -> impl Iterator<Item = SourcePart> {
+    partitions.all().into_iter().filter_map(|entry| {
+        let position = entry.dropped()?;
+        let operators = entry.restored_states().map(|(name, saved)| (name.clone(), Blob(saved.clone())));
+        Some(SourcePart {
+            source: entry.source.to_string(),
+            partition: format!("{:05}:{}", entry.number, entry.name),
+            state: PartitionState {
+                position: encode_position(entry.index, position),
+                operators: operators.collect(),
+                journals: BTreeMap::new(),
+            },
+        })
+    })
 }
 
 /// A source partition as a checkpoint knows it.

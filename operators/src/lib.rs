@@ -55,7 +55,7 @@ pub use source::DeadLetter;
 pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};
-pub use watermark::{WatermarkGenerator, Watermarks};
+pub use watermark::{Punctuation, WatermarkGenerator, Watermarks};
 pub use window::{
     Aggregate, Late, Pane, Paned, Summand, Timing, Trigger, TriggeredWindows, Window, Windowed,
     WindowedStream, Windows,

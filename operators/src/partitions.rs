@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// What a checkpoint has of a partition, by operator.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +33,15 @@ pub struct PartitionEntry {
     /// What to call it in messages, such as `clicks[3]`.
     pub name: String,
     watermark: AtomicI64,
+    opened: AtomicBool,
     idle: AtomicBool,
     ended: AtomicBool,
+    /// Its position, if its source is not in the flow any more.
+    dropped: Option<Vec<u8>>,
+    /// How far it may run ahead of the slowest that it is aligned with, in milliseconds of event time; `i64::MAX` for as far as it gets.
     max_drift: AtomicI64,
+    /// The alignment groups that it is in, a bit each.
+    groups: AtomicU64,
     restored: Remembered,
     earlier: Remembered,
 }
@@ -49,6 +55,22 @@ impl PartitionEntry {
     /// Publishes the partition's watermark. Where a flow tells its time twice, the higher one counts.
     pub(crate) fn set_watermark(&self, watermark: Timestamp) {
         self.watermark.fetch_max(watermark.millis(), Ordering::Relaxed);
+    }
+
+    /// Publishes that a task has begun to read it.
+    pub(crate) fn set_opened(&self) {
+        self.opened.store(true, Ordering::SeqCst);
+    }
+
+    /// The position where it was left, if the flow has dropped its source. It keeps its index, so that no other partition's records are taken for
+    /// its own, and checkpoints carry it on.
+    pub fn dropped(&self) -> Option<&[u8]> {
+        self.dropped.as_deref()
+    }
+
+    /// What operators had saved for it, by name.
+    pub fn restored_states(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.restored.states.iter()
     }
 
     /// Publishes whether the partition is idle.
@@ -66,9 +88,10 @@ impl PartitionEntry {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Sets how far this partition may run ahead of the slowest, in milliseconds of event time. The least that is set counts.
-    pub(crate) fn set_max_drift(&self, millis: i64) {
-        self.max_drift.fetch_min(millis, Ordering::Relaxed);
+    /// Aligns it with the others of `groups`. Of several drifts the least counts.
+    fn align(&self, alignment: &Alignment) {
+        self.max_drift.fetch_min(alignment.drift, Ordering::Relaxed);
+        self.groups.fetch_or(alignment.groups, Ordering::Relaxed);
     }
 
     /// What the operator `operator` had saved for this partition in the checkpoint that the job started from.
@@ -108,10 +131,38 @@ impl PartitionEntry {
     }
 }
 
+/// How the partitions of a source are aligned.
+#[derive(Clone, Debug)]
+struct Alignment {
+    /// A bit for each group.
+    groups: u64,
+    /// In milliseconds of event time.
+    drift: i64,
+}
+
+/// Sources that are aligned, and the names of groups: the place of a name is its bit.
+#[derive(Debug, Default)]
+struct Alignments {
+    sources: HashMap<Arc<str>, Alignment>,
+    groups: Vec<Option<Arc<str>>>,
+}
+
+impl Alignments {
+    /// The bit of a group. Groups beyond the 63rd share the last: they wait for each other without need, which changes no result.
+    fn bit(&mut self, group: Option<&Arc<str>>) -> u64 {
+        let at = self.groups.iter().position(|known| known.as_ref() == group).unwrap_or_else(|| {
+            self.groups.push(group.cloned());
+            self.groups.len() - 1
+        });
+        1 << at.min(63)
+    }
+}
+
 /// The table; see the module's page.
 #[derive(Debug, Default)]
 pub struct Partitions {
     entries: RwLock<Vec<Arc<PartitionEntry>>>,
+    alignments: RwLock<Alignments>,
     /// All that are there at the start have been added.
     known: AtomicBool,
     clocks: Clocks,
@@ -131,6 +182,33 @@ impl Partitions {
         restored: Remembered,
         earlier: Remembered,
     ) -> Arc<PartitionEntry> {
+        self.push(source, number, name, restored, earlier, None)
+    }
+
+    /// Adds a partition of a source that the flow does not have any more: nobody reads it, and as far as others are concerned it has ended.
+    ///
+    /// # Panics
+    /// As [`Partitions::add`].
+    pub fn add_dropped(
+        &self,
+        source: Arc<str>,
+        number: u32,
+        name: String,
+        restored: Remembered,
+        position: Vec<u8>,
+    ) {
+        self.push(source, number, name, restored, Remembered::default(), Some(position)).set_ended();
+    }
+
+    fn push(
+        &self,
+        source: Arc<str>,
+        number: u32,
+        name: String,
+        restored: Remembered,
+        earlier: Remembered,
+        dropped: Option<Vec<u8>>,
+    ) -> Arc<PartitionEntry> {
         let mut entries = self.entries.write();
         let index = u16::try_from(entries.len()).expect("the engine checks the number of partitions");
         let entry = Arc::new(PartitionEntry {
@@ -139,12 +217,18 @@ impl Partitions {
             number,
             name,
             watermark: AtomicI64::new(i64::MIN),
+            opened: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            dropped,
             max_drift: AtomicI64::new(i64::MAX),
+            groups: AtomicU64::new(0),
             restored,
             earlier,
         });
+        if let Some(alignment) = self.alignments.read().sources.get(&entry.source) {
+            entry.align(alignment);
+        }
         entries.push(Arc::clone(&entry));
         entry
     }
@@ -167,24 +251,51 @@ impl Partitions {
         self.entries.read().get(usize::from(index)).cloned()
     }
 
+    /// Whether a task has begun to read a partition of `source`.
+    pub(crate) fn any_opened(&self, source: &Arc<str>) -> bool {
+        let opened = |e: &Arc<PartitionEntry>| e.source == *source && e.opened.load(Ordering::SeqCst);
+        self.entries.read().iter().any(opened)
+    }
+
     /// All partitions, in index order.
     pub fn all(&self) -> Vec<Arc<PartitionEntry>> {
         self.entries.read().clone()
     }
 
-    /// Whether `entry` is further ahead of the slowest partition than it may be, so that reading it should wait. It waits for the others
-    /// of its source, and for those of other sources that are aligned too: a source that tells no time would be waited for for ever.
+    /// Aligns all partitions of `sources`, those to come too, with all others of the group: none of them is read while it is more than `drift`
+    /// milliseconds of event time ahead of the slowest. Without a name it is the group of all that have none. Every worker says it
+    /// before any reads.
+    pub(crate) fn align(&self, sources: &[Arc<str>], group: Option<&Arc<str>>, drift: i64) {
+        // The entries' lock first, as in `add`.
+        let entries = self.entries.read();
+        let mut alignments = self.alignments.write();
+        let groups = alignments.bit(group);
+        for source in sources {
+            let of_source = alignments.sources.entry(Arc::clone(source));
+            let alignment = of_source.or_insert(Alignment { groups, drift });
+            alignment.groups |= groups;
+            alignment.drift = alignment.drift.min(drift);
+            let alignment = alignment.clone();
+            entries.iter().filter(|entry| entry.source == *source).for_each(|entry| entry.align(&alignment));
+        }
+    }
+
+    /// Whether `entry` is further ahead of the slowest partition that it is aligned with than it may be, so that reading it should wait.
     /// Idle and ended partitions hold nobody back. Costs a look at each partition when a drift was set, else nothing.
+    ///
+    /// It cannot come to nobody being read: who waits is ahead of another one, and of all partitions the slowest waits for none.
     pub(crate) fn too_far_ahead(&self, entry: &PartitionEntry) -> bool {
         let drift = entry.max_drift.load(Ordering::Relaxed);
         if drift == i64::MAX {
             return false;
         }
+        let groups = entry.groups.load(Ordering::Relaxed);
         let entries = self.entries.read();
-        let takes_part =
-            |e: &PartitionEntry| e.source == entry.source || e.max_drift.load(Ordering::Relaxed) != i64::MAX;
         let holds_back = |e: &&Arc<PartitionEntry>| {
-            e.index != entry.index && !e.ended() && !e.idle.load(Ordering::Relaxed) && takes_part(e)
+            e.index != entry.index
+                && e.groups.load(Ordering::Relaxed) & groups != 0
+                && !e.ended()
+                && !e.idle.load(Ordering::Relaxed)
         };
         let slowest = entries.iter().filter(holds_back).map(|e| e.watermark()).min();
         slowest.is_some_and(|slowest| entry.watermark() > slowest.plus_millis(drift))
@@ -195,35 +306,78 @@ impl Partitions {
 mod tests {
     use super::*;
 
+    fn add(table: &Partitions, source: &str, number: u32) -> Arc<PartitionEntry> {
+        let name = format!("{source}[{number}]");
+        table.add(source.into(), number, name, Remembered::default(), Remembered::default())
+    }
+
+    fn align(table: &Partitions, source: &str, group: Option<&str>, drift: i64) {
+        table.align(&[source.into()], group.map(Arc::from).as_ref(), drift);
+    }
+
+    fn t(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     #[test]
     fn a_partition_waits_for_the_slowest_that_is_neither_idle_nor_ended() {
         let table = Partitions::default();
-        let add = |n| {
-            table.add(
-                "clicks".into(),
-                n,
-                format!("clicks[{n}]"),
-                Remembered::default(),
-                Remembered::default(),
-            )
-        };
-        let (fast, slow) = (add(0), add(1));
+        let (fast, slow) = (add(&table, "clicks", 0), add(&table, "clicks", 1));
         // A source that is not aligned is nobody's business.
-        let other =
-            table.add("views".into(), 0, "views[0]".into(), Remembered::default(), Remembered::default());
-        fast.set_max_drift(1000);
-        fast.set_watermark(Timestamp::from_millis(5001));
+        add(&table, "views", 0);
+        align(&table, "clicks", None, 1000);
+        fast.set_watermark(t(5001));
         assert!(table.too_far_ahead(&fast), "the other has not begun");
-        slow.set_watermark(Timestamp::from_millis(4000));
+        slow.set_watermark(t(4000));
         assert!(table.too_far_ahead(&fast));
-        slow.set_watermark(Timestamp::from_millis(4001));
+        slow.set_watermark(t(4001));
         assert!(!table.too_far_ahead(&fast));
-        assert!(!table.too_far_ahead(&slow), "without a drift set nobody waits");
-        fast.set_watermark(Timestamp::from_millis(6000));
+        assert!(!table.too_far_ahead(&slow));
+        fast.set_watermark(t(6000));
         assert!(table.too_far_ahead(&fast));
         slow.set_idle(true);
         assert!(!table.too_far_ahead(&fast));
-        other.set_max_drift(1000);
-        assert!(table.too_far_ahead(&fast), "what is aligned is aligned across sources");
+        align(&table, "views", None, 1000);
+        assert!(table.too_far_ahead(&fast), "what is aligned without a group is aligned across sources");
+    }
+
+    #[test]
+    fn groups_wait_for_their_own_slowest_and_for_partitions_that_appear_later() {
+        let table = Partitions::default();
+        let [flights, weather, orders] =
+            ["flights", "weather", "orders"].map(|source| add(&table, source, 0));
+        align(&table, "flights", Some("join"), 100);
+        align(&table, "weather", Some("join"), 500);
+        align(&table, "orders", Some("shop"), 100);
+        [&flights, &weather, &orders].iter().for_each(|entry| entry.set_watermark(t(1000)));
+        flights.set_watermark(t(1101));
+        assert!(table.too_far_ahead(&flights) && !table.too_far_ahead(&weather));
+        orders.set_watermark(t(9000));
+        assert!(!table.too_far_ahead(&orders), "it is alone in its group");
+        weather.set_ended();
+        assert!(!table.too_far_ahead(&flights), "nobody is left to wait for");
+        let later = add(&table, "weather", 1);
+        assert!(table.too_far_ahead(&flights), "a partition that was found later has not begun");
+        later.set_watermark(t(1700));
+        assert!(table.too_far_ahead(&later) && !table.too_far_ahead(&flights), "each by its own drift");
+    }
+
+    #[test]
+    fn a_source_of_two_groups_waits_for_both_and_somebody_can_always_be_read() {
+        for times in (0..27).map(|n| [n % 3, n / 3 % 3, n / 9]) {
+            let table = Partitions::default();
+            let entries = ["a", "b", "c"].map(|source| add(&table, source, 0));
+            for (source, group) in [("a", "1"), ("b", "1"), ("b", "2"), ("c", "2")] {
+                align(&table, source, Some(group), 10);
+            }
+            entries.iter().zip(times).for_each(|(entry, time)| entry.set_watermark(t(time * 100)));
+            let waits = entries.each_ref().map(|entry| table.too_far_ahead(entry));
+            let [a, b, c] = times;
+            assert_eq!(waits, [a > b, b > a.min(c), c > b], "{times:?}");
+            assert_ne!(waits, [true; 3], "{times:?}");
+        }
+        let mut alignments = Alignments::default();
+        let bits = (0..70).map(|n| alignments.bit(Some(&Arc::from(format!("{n}")))));
+        assert_eq!(bits.max(), Some(1 << 63), "there may be any number of groups");
     }
 }

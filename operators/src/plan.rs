@@ -72,7 +72,8 @@ pub struct Node {
     pub(crate) event_time: bool,
     needs_event_time: bool,
     needs_partitions: bool,
-    tells_time: bool,
+    /// Whether it replaces what was known of time.
+    pub tells_time: bool,
     keeps_journals: bool,
     mixes_order: bool,
     problem: Option<String>,
@@ -98,6 +99,8 @@ pub(crate) struct Dropped {
     pub(crate) operator: String,
     /// One of its states; all of it if none.
     pub(crate) state: Option<String>,
+    /// It is a source, of which positions are left.
+    pub(crate) is_source: bool,
 }
 
 /// What a new node is, before it has a name and a place.
@@ -281,7 +284,7 @@ impl Graph {
 
     /// Whether what is dropped is the flow's to drop.
     fn check_dropped(&self) -> Result<(), String> {
-        for Dropped { operator, state } in &self.dropped {
+        for Dropped { operator, state, is_source } in &self.dropped {
             let node = self.nodes.iter().find(|node| *node.name == **operator);
             match (node, state) {
                 (None, Some(state)) => {
@@ -291,7 +294,8 @@ impl Graph {
                 }
                 (Some(_), None) => {
                     return Err(format!(
-                        "operator `{operator}` is to be dropped, and the flow has it: give it another name"
+                        "{} `{operator}` is to be dropped, and the flow has it: give it another name",
+                        if *is_source { "source" } else { "operator" }
                     ));
                 }
                 // Only functions open states that a user names.
@@ -386,7 +390,13 @@ pub struct Plan {
 impl Plan {
     /// Whether the flow wants nothing more of an operator that it had.
     pub fn drops_operator(&self, name: &str) -> bool {
-        self.dropped.iter().any(|dropped| dropped.operator == name && dropped.state.is_none())
+        let is_it = |dropped: &Dropped| dropped.operator == name && dropped.state.is_none();
+        self.dropped.iter().any(|dropped| is_it(dropped) && !dropped.is_source)
+    }
+
+    /// Whether the flow wants nothing more of a source that it had.
+    pub fn drops_source(&self, name: &str) -> bool {
+        self.dropped.iter().any(|dropped| dropped.operator == name && dropped.is_source)
     }
 
     /// The flow's name.
@@ -663,6 +673,11 @@ impl<'a> TaskBuilder<'a> {
     /// The operators that tell time for streams which meet that of the node being built, which is one of them.
     pub(crate) fn time_group(&self) -> TimeGroup {
         self.plan.time_group(self.node)
+    }
+
+    /// The sources that records come from to the node being built.
+    pub(crate) fn sources(&self) -> Vec<Arc<str>> {
+        self.plan.sources_of(self.node)
     }
 
     /// Whether the records of the node being built carry event time.

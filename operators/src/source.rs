@@ -82,8 +82,15 @@ pub trait Source: Send + Sync + 'static {
     /// What reads one partition.
     type Reader: SourceReader<Self::Item> + 'static;
 
-    /// The partitions it has now. Asked at start, and again from time to time: partitions may be added, never removed.
+    /// The partitions it has now. Asked at start, and again from time to time: partitions may be added, never removed, and keep their numbers and
+    /// names.
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+
+    /// Whether the source has not ended as long as it has no partition: it waits for its first. Default: it does not, and a job whose sources have
+    /// no partition ends at once.
+    fn waits_for_partitions(&self) -> bool {
+        false
+    }
 
     /// Opens a reader of one partition, at a position that a reader of it has given before, or at the source's configured start.
     fn reader(
@@ -288,6 +295,8 @@ pub(crate) struct Reading<S: Source> {
     pub(crate) idle_after: Option<Duration>,
     open: Vec<OpenPartition<S::Reader>>,
     next: usize,
+    /// It was told to end where it stands.
+    drained: bool,
     batch: Batch<S::Item>,
     dead: Batch<DeadLetter>,
 }
@@ -319,6 +328,7 @@ impl<S: Source> Reading<S> {
             idle_after,
             open: Vec::new(),
             next: 0,
+            drained: false,
             batch: Batch::new(),
             dead: Batch::new(),
         }
@@ -373,6 +383,11 @@ impl<S: Source> Reading<S> {
         Ok(())
     }
 
+    /// Whether the source has not ended, though there is nothing to read: no task has opened a partition of it.
+    fn waits_for_the_first(&self) -> bool {
+        !self.drained && self.source.waits_for_partitions() && !self.table.any_opened(&self.name)
+    }
+
     /// Tells that a partition is idle once it has been silent for long enough.
     fn watch_silence(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
         let Some(after) = self.idle_after else { return Ok(()) };
@@ -410,6 +425,11 @@ impl<S: Source> SourceTask for Reading<S> {
             .reader(entry.number, position, waker, &context)
             .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
         let index = entry.index;
+        // Others of the source's tasks may have waited for it.
+        entry.set_opened();
+        if self.source.waits_for_partitions() {
+            cx.transport.wake_all();
+        }
         self.open.push(OpenPartition { entry, reader, ended: false, idle: false, silent_since: None });
         self.change(PartitionChange::Opened(index), cx)
     }
@@ -425,6 +445,8 @@ impl<S: Source> SourceTask for Reading<S> {
             open = true;
             if self.table.too_far_ahead(&self.open[at].entry) {
                 held = true;
+                // Nobody asks it, so nobody knows of silence.
+                self.open[at].silent_since = None;
                 continue;
             }
             let polled = self.read(at)?;
@@ -445,6 +467,7 @@ impl<S: Source> SourceTask for Reading<S> {
             }
         }
         Ok(match (open, held) {
+            (false, _) if self.waits_for_the_first() => Progress::Pending,
             (false, _) => Progress::Ended,
             (true, true) => Progress::Held,
             (true, false) => Progress::Pending,
@@ -463,6 +486,7 @@ impl<S: Source> SourceTask for Reading<S> {
     }
 
     fn drain(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.drained = true;
         for at in 0..self.open.len() {
             if !std::mem::replace(&mut self.open[at].ended, true) {
                 let index = self.open[at].entry.index;

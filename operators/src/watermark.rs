@@ -1,9 +1,19 @@
 //! Watermark strategies: how event time is told from the records of one partition.
 //!
 //! A strategy is kept per source partition and moved after every record, so the watermark just before a record is a
-//! function of that partition's records alone.
+//! function of that partition's records alone. Records can carry watermarks themselves ([`Punctuation`]): the higher of what the strategy
+//! tells and of what they say counts.
+//!
+//! Partitions that do not keep step:
+//! 1. One that is *silent* holds everybody back, until [`Watermarks::idle_after`] lets the others go on.
+//! 2. One that *appears later* (a topic that is created, a partition that is added) holds nobody back before it is found.
+//! 3. Both begin where the others are when they speak. Where that makes a record late, the record's place and the watermark are written down
+//!    with the checkpoints, and a later version of the flow repeats it.
+//! 4. One that *runs ahead*, as happens in a replay, is made to wait by [`Watermarks::align_within`] or [`Watermarks::align_group`]. That changes
+//!    no result: it bounds what has to be kept.
 
 use crate::time::{Timestamp, span_millis};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Derives one partition's watermark from the times of its records.
@@ -22,11 +32,34 @@ pub trait WatermarkGenerator: Send {
     fn restore(&mut self, _saved: &[u8]) {}
 }
 
-type MakeGenerator = std::sync::Arc<dyn Fn() -> Box<dyn WatermarkGenerator> + Send + Sync>;
+/// What a record says about the time of those that follow it in its partition; see
+/// [`Stream::event_time_punctuated`](crate::Stream::event_time_punctuated).
+///
+/// A promise holds from just behind the record that makes it: the record itself is judged by what was promised before. A record that breaks one
+/// is late, as any that is behind its partition's watermark; a promise that is lower than an earlier one changes nothing.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Punctuation {
+    /// Nothing: it is data.
+    None,
+    /// It is data, and no record with a time below this follows.
+    Promise(Timestamp),
+    /// It is no data, and says just that no record with a time below this follows. It is not passed on, and nobody asks for its time.
+    Heartbeat(Timestamp),
+}
+
+impl From<Option<Timestamp>> for Punctuation {
+    fn from(promise: Option<Timestamp>) -> Punctuation {
+        promise.map_or(Punctuation::None, Punctuation::Promise)
+    }
+}
+
+type MakeGenerator = Arc<dyn Fn() -> Box<dyn WatermarkGenerator> + Send + Sync>;
 
 #[derive(Clone)]
 enum Strategy {
     Bounded(i64),
+    /// The records say it.
+    Punctuated,
     Custom(MakeGenerator),
 }
 
@@ -35,12 +68,20 @@ enum Strategy {
 pub struct Watermarks {
     strategy: Strategy,
     pub(crate) idle_after: Option<Duration>,
-    pub(crate) max_drift: Option<Duration>,
+    pub(crate) alignment: Option<Alignment>,
+}
+
+/// How far partitions may run ahead of the slowest of their group.
+#[derive(Clone)]
+pub(crate) struct Alignment {
+    /// The group's name; without one it is that of all who have none.
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) drift: Duration,
 }
 
 impl Watermarks {
     fn of(strategy: Strategy) -> Self {
-        Watermarks { strategy, idle_after: None, max_drift: None }
+        Watermarks { strategy, idle_after: None, alignment: None }
     }
 
     /// Records are out of order by at most `bound`: the watermark is the greatest time seen, less `bound`. A record behind the
@@ -54,9 +95,16 @@ impl Watermarks {
         Self::bounded(Duration::ZERO)
     }
 
+    /// The times of records tell nothing: only what they say moves the watermark, by way of
+    /// [`Stream::event_time_punctuated`](crate::Stream::event_time_punctuated). With [`Stream::event_time`](crate::Stream::event_time) no window
+    /// would ever end, and it is an error of [`Flow::into_plan`](crate::Flow::into_plan).
+    pub fn punctuated() -> Self {
+        Self::of(Strategy::Punctuated)
+    }
+
     /// A generator of the user's, one for each partition.
     pub fn generator<G: WatermarkGenerator + 'static>(make: impl Fn() -> G + Send + Sync + 'static) -> Self {
-        Self::of(Strategy::Custom(std::sync::Arc::new(move || Box::new(make()))))
+        Self::of(Strategy::Custom(Arc::new(move || Box::new(make()))))
     }
 
     /// A partition without records for `silence` of processing time holds the others back no longer.
@@ -65,6 +113,20 @@ impl Watermarks {
     /// that it brings for a window which fired without it is late. Where that happens it is written down with the checkpoints, and a
     /// later version of the flow that replays the log repeats it, as far as the checkpoint that is the newest when the replay begins. Operators
     /// are found by their names: where a version adds an `event_time`, give them [names](crate::Stream::named).
+    ///
+    /// ```
+    /// use rivermark_operators::{Stream, Timestamp, Watermarks, Windows, minutes, secs};
+    ///
+    /// # fn describe(readings: Stream<(u32, i64)>) {
+    /// // Sensors report each second. A gateway that has been quiet for half a minute does not stop the others' windows.
+    /// let watermarks = Watermarks::bounded(secs(5)).idle_after(secs(30));
+    /// readings
+    ///     .event_time(|reading| Timestamp::from_secs(reading.1), watermarks)
+    ///     .key_by(|reading| reading.0)
+    ///     .window(Windows::tumbling(minutes(1)))
+    ///     .count();
+    /// # }
+    /// ```
     pub fn idle_after(mut self, silence: Duration) -> Self {
         self.idle_after = Some(silence);
         self
@@ -73,16 +135,52 @@ impl Watermarks {
     /// No partition runs more than `drift` of event time ahead of the slowest: reading it waits. Keeps a replay from
     /// swelling the state of windows that cannot fire yet. Changes no result.
     ///
-    /// A partition without records is the slowest, and all others wait for it, until [`Watermarks::idle_after`] lets them go: where
-    /// a partition may be silent, say both.
-    pub fn align_within(mut self, drift: Duration) -> Self {
-        self.max_drift = Some(drift);
+    /// The others are those of the same source, and of all sources of the flow that are aligned without the name of a group. A
+    /// partition without records is the slowest, and all others wait for it, until [`Watermarks::idle_after`] lets them go: where a
+    /// partition may be silent, say both. What was read at once, up to 1024 records, may lie beyond the drift.
+    pub fn align_within(self, drift: Duration) -> Self {
+        self.aligned(None, drift)
+    }
+
+    /// As [`Watermarks::align_within`], among all sources of the flow whose watermarks name the same `group`, and no others. Say it for the
+    /// inputs of a join: a replay reads the one as far as the other, instead of keeping years of flights until their weather
+    /// has been read. Each source's `drift` is how far its own partitions may be ahead.
+    ///
+    /// Partitions that are idle or have ended are not waited for, those that appear later are. Somebody can always be read: who waits is ahead of
+    /// another, and the slowest of all waits for nobody. Who is made to wait is not silent by that, so it never counts as idle. A replay with a
+    /// group and one without give the same rows. (Flink's `withWatermarkAlignment`.)
+    ///
+    /// ```
+    /// use rivermark_operators::{Interval, Stream, Timestamp, Watermarks, hours, minutes};
+    ///
+    /// # fn describe(flights: Stream<(u32, Timestamp)>, weather: Stream<(u32, Timestamp)>) {
+    /// // A month of weather is read in a moment, a month of flights is not.
+    /// let watermarks = || Watermarks::bounded(minutes(10)).align_group("flights and weather", hours(6));
+    /// let weather = weather.event_time(|seen| seen.1, watermarks()).key_by(|seen| seen.0);
+    /// let flights = flights.event_time(|flight| flight.1, watermarks()).key_by(|flight| flight.0);
+    /// flights
+    ///     .interval_join(weather, Interval::around(hours(1), hours(1)))
+    ///     .inner(|place, flight, seen| (*place, flight.1, seen.1));
+    /// # }
+    /// ```
+    pub fn align_group(self, group: &str, drift: Duration) -> Self {
+        self.aligned(Some(group.into()), drift)
+    }
+
+    fn aligned(mut self, group: Option<Arc<str>>, drift: Duration) -> Self {
+        self.alignment = Some(Alignment { group, drift });
         self
+    }
+
+    /// Whether nothing but what records say moves it.
+    pub(crate) fn is_punctuated(&self) -> bool {
+        matches!(self.strategy, Strategy::Punctuated)
     }
 
     pub(crate) fn start(&self) -> PartitionWatermark {
         let generator = match &self.strategy {
             Strategy::Bounded(bound) => Generator::Bounded(*bound),
+            Strategy::Punctuated => Generator::None,
             Strategy::Custom(make) => Generator::Custom(make()),
         };
         PartitionWatermark::new(generator)
@@ -90,6 +188,7 @@ impl Watermarks {
 }
 
 enum Generator {
+    None,
     Bounded(i64),
     Custom(Box<dyn WatermarkGenerator>),
 }
@@ -132,12 +231,18 @@ impl PartitionWatermark {
         }
         let before = self.watermark;
         let after = match &mut self.generator {
+            Generator::None => return before,
             Generator::Bounded(bound) => time.minus_millis(*bound),
             Generator::Custom(generator) => generator.on_record(time).unwrap_or(before),
         };
         // The end of time is the end of the stream, which no record can tell.
         self.watermark = before.max(after.min(Timestamp::MAX.minus_millis(1)));
         before
+    }
+
+    /// Takes a record's word that none below `to` follows. The end of time is the end of the stream, which no record can tell.
+    pub(crate) fn promise(&mut self, to: Timestamp) {
+        self.watermark = self.watermark.max(to.min(Timestamp::MAX.minus_millis(1)));
     }
 
     /// Repeats the decisions whose place has come, and writes down the one that was taken if it matters to the record.
@@ -255,6 +360,20 @@ mod tests {
         let times = [5000, 4000, 7000, 6500];
         let before: Vec<_> = times.map(|t| partition.on_record(0, Timestamp::from_millis(t)).millis()).into();
         assert_eq!(before, [i64::MIN, 4000, 4000, 6000]);
+    }
+
+    #[test]
+    fn a_promise_counts_from_the_next_record_and_never_lowers_what_is_known() {
+        let mut partition = Watermarks::bounded(secs(1)).start();
+        assert_eq!(partition.on_record(0, t(5000)), Timestamp::MIN);
+        partition.promise(t(7000));
+        assert_eq!(run(&mut partition, &[(1, 6000), (2, 9000), (3, 9000)]), [7000, 7000, 8000]);
+        partition.promise(t(100));
+        assert_eq!(partition.watermark(), t(8000));
+        partition.promise(Timestamp::MAX);
+        assert!(partition.watermark() < Timestamp::MAX, "no record ends a stream");
+        let mut silent = Watermarks::punctuated().start();
+        assert_eq!(run(&mut silent, &[(0, 10), (1, 20)]), [i64::MIN, i64::MIN]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod replay;
 mod simulated;
 #[path = "../common/sips.rs"]
 mod sips;
+mod sources;
 mod support;
 mod tables;
 mod top_n;

@@ -18,16 +18,19 @@ const SEEDS: u64 = 20;
 /// the records take.
 const LONG: u32 = 3000;
 
-fn idle() -> Watermarks {
+pub fn idle() -> Watermarks {
     Watermarks::monotonous().idle_after(millis(400))
 }
 
-fn at(times: std::ops::Range<i64>) -> Vec<Event> {
+pub fn at(times: std::ops::Range<i64>) -> Vec<Event> {
     times.map(|time| event(0, time, time)).collect()
 }
 
 /// Counts in windows of 10 ms what `describe` makes of a flow, in simulations without crashes, and gives the rows and late records of each.
-fn simulate(describe: impl Fn(&Flow) -> Stream<Event>, check: impl Fn(&str, Vec<(i64, u64)>, Vec<Event>)) {
+pub fn simulate(
+    describe: impl Fn(&Flow) -> Stream<Event>,
+    check: impl Fn(&str, Vec<(i64, u64)>, Vec<Event>),
+) {
     for seed in 0..SEEDS {
         for workers in [1, 2, 3] {
             let (rows, late) = (Collect::<Windowed<u8, u64>>::new(), Collect::new());
@@ -55,7 +58,7 @@ fn simulate(describe: impl Fn(&Flow) -> Stream<Event>, check: impl Fn(&str, Vec<
     }
 }
 
-fn tens(windows: std::ops::Range<i64>, count: u64) -> Vec<(i64, u64)> {
+pub fn tens(windows: std::ops::Range<i64>, count: u64) -> Vec<(i64, u64)> {
     windows.map(|window| (window * 10, count)).collect()
 }
 

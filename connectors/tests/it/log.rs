@@ -114,6 +114,37 @@ fn a_missing_topic_is_an_error_that_names_it() {
 }
 
 #[test]
+fn topics_of_a_pattern_are_one_source_whose_partitions_keep_their_numbers_when_others_come_between() {
+    let (log, resources) = log();
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let source = LogSource::<u64>::topics_matching("numb*");
+    assert_eq!(source.partitions(&cx).unwrap(), []);
+    log.create_topic("numbers", TopicOptions::new(2)).unwrap();
+    append(&log, 0, 0..5);
+    append(&log, 1, 10..13);
+    check_source(&source, &resources);
+    let before = source.partitions(&cx).unwrap();
+    log.create_topic("numb", TopicOptions::new(1)).unwrap();
+    log.create_topic("others", TopicOptions::new(1)).unwrap();
+    let after = source.partitions(&cx).unwrap();
+    assert_eq!((after.len(), &after[0].name[..], &after[1..]), (3, "numb[0]", &before[..]));
+    check_source(&source.until_end(), &resources);
+}
+
+#[test]
+fn a_topic_that_is_waited_for_has_no_partition_until_it_is_there() {
+    let (log, resources) = log();
+    let cx = ConnectorContext { flow: "f", version: 1, name: "s", resources: &resources };
+    let source = LogSource::<u64>::topic("numbers").wait_for_topic();
+    assert_eq!(source.partitions(&cx).unwrap(), []);
+    source.sync(&cx).unwrap();
+    assert!(source.waits_for_partitions() && !LogSource::<u64>::topic("numbers").waits_for_partitions());
+    log.create_topic("numbers", TopicOptions::new(1)).unwrap();
+    append(&log, 0, 0..5);
+    check_source(&source, &resources);
+}
+
+#[test]
 fn a_commit_that_a_full_disk_interrupts_may_be_tried_again_and_one_that_is_fenced_may_not() {
     let disk = MemoryDisk::new();
     let log = Log::open("log", LogOptions::new().disk(disk.clone())).unwrap();

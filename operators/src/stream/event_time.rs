@@ -1,7 +1,8 @@
 //! `event_time`: tells each record's time and the watermark of its partition.
 //!
 //! 1. Each source partition that this task reads has a watermark generator of its own, moved after every record.
-//! 2. A record's stamp takes its time, and its partition's watermark as it was just before: all that lateness will ever depend on.
+//! 2. A record's stamp takes its time, and its partition's watermark as it was just before: all that lateness will ever depend on. What the
+//!    record itself says of time counts from the next one on; what says nothing else goes no further.
 //! 3. The task's watermark is the minimum over its active partitions. Idle partitions are left out until they speak again, and those that
 //!    appear later until they are found; then they begin at the watermark that did not wait for them. A task without an active
 //!    partition passes on the time of the others ([`crate::clocks`]).
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::partitions::PartitionEntry;
 use crate::plan::{NodeKind, NodeSpec};
 use crate::time::{Timestamp, span_millis};
-use crate::watermark::{PartitionWatermark, Watermarks};
+use crate::watermark::{Alignment, PartitionWatermark, Punctuation, Watermarks};
 use std::sync::Arc;
 
 impl<T: Send + 'static> Stream<T> {
@@ -32,14 +33,85 @@ impl<T: Send + 'static> Stream<T> {
         time: impl Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
         watermarks: Watermarks,
     ) -> Stream<T> {
+        let nothing_moves_it = watermarks.is_punctuated().then(|| {
+            "no record says anything of time, and `Watermarks::punctuated()` lets nothing else move it: call `.event_time_punctuated(..)`, or \
+             choose other watermarks".to_string()
+        });
+        self.telling_time(time, watermarks, |_| Punctuation::None, nothing_moves_it)
+    }
+
+    /// Tells event time where the data carries watermarks ("punctuated" ones): `time` reads a record's time, and `says` what it promises about
+    /// those that follow it in its partition: an `Option<Timestamp>`, or a [`Punctuation`] where some records are nothing but a promise.
+    ///
+    /// A promise that no record below t follows holds from just behind the record, and combines with `watermarks`: the higher of the two counts.
+    /// [`Watermarks::punctuated`] trusts promises alone. What has been promised is part of the log, so a replay judges every record as the
+    /// live run did. A record that is a [`Punctuation::Heartbeat`] is not passed on; where it is data for others, use
+    /// [`Punctuation::Promise`], and drop it with [`Stream::filter`] behind this. A heartbeat is a record: its partition is not idle.
+    ///
+    /// Where to call it: as [`Stream::event_time`]. (Flink's `WatermarkGenerator.onEvent` with `emitWatermark`, formerly
+    /// `AssignerWithPunctuatedWatermarks`; the punctuation of Tucker et al., "Exploiting Punctuation Semantics in Continuous Data Streams",
+    /// TKDE 2003.)
+    ///
+    /// ```
+    /// use rivermark_operators::{Punctuation, Stream, Timestamp, Watermarks, Windows, minutes, secs};
+    ///
+    /// enum Line {
+    ///     Sale { at: Timestamp, shop: u32 },
+    ///     /// The till has sent everything up to here.
+    ///     Cleared(Timestamp),
+    /// }
+    /// # fn describe(lines: Stream<Line>) {
+    /// let at = |line: &Line| match line {
+    ///     Line::Sale { at, .. } | Line::Cleared(at) => *at,
+    /// };
+    /// let says = |line: &Line| match line {
+    ///     Line::Sale { .. } => Punctuation::None,
+    ///     Line::Cleared(up_to) => Punctuation::Heartbeat(*up_to),
+    /// };
+    /// // Sales are at most an hour out of order; as a rule a till is cleared long before that is over.
+    /// let sales = lines.event_time_punctuated(at, Watermarks::bounded(minutes(60)), says);
+    /// sales
+    ///     .filter_map(|line| match line {
+    ///         Line::Sale { shop, .. } => Some(shop),
+    ///         Line::Cleared(_) => None,
+    ///     })
+    ///     .key_by(|shop| *shop)
+    ///     .window(Windows::tumbling(secs(60)))
+    ///     .count();
+    /// # }
+    /// ```
+    pub fn event_time_punctuated<P: Into<Punctuation>>(
+        self,
+        time: impl Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
+        watermarks: Watermarks,
+        says: impl Fn(&T) -> P + Clone + Send + Sync + 'static,
+    ) -> Stream<T> {
+        self.telling_time(time, watermarks, move |record| says(record).into(), None)
+    }
+
+    fn telling_time(
+        self,
+        time: impl Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,
+        watermarks: Watermarks,
+        says: impl Fn(&T) -> Punctuation + Clone + Send + Sync + 'static,
+        problem: Option<String>,
+    ) -> Stream<T> {
         self.set_idle_after(watermarks.idle_after);
         let mut spec = NodeSpec::new("event_time", NodeKind::Transform, vec![], 1);
+        spec.problem = problem;
         spec.gives_event_time = true;
         spec.needs_partitions = true;
         spec.tells_time = true;
         self.then(spec, move |builder, port| {
             let out = builder.output::<T>(port);
             let telling = Telling::of(builder);
+            if let Some(Alignment { group, drift }) = &watermarks.alignment {
+                builder.environment().partitions.align(
+                    &builder.sources(),
+                    group.as_ref(),
+                    span_millis(*drift),
+                );
+            }
             builder.attach(
                 0,
                 TellingTime {
@@ -48,8 +120,10 @@ impl<T: Send + 'static> Stream<T> {
                     telling,
                     watermarks: watermarks.clone(),
                     time: time.clone(),
+                    says: says.clone(),
                     partitions: Vec::new(),
                     current: None,
+                    heartbeats: Vec::new(),
                     out,
                 },
             );
@@ -78,19 +152,22 @@ impl Partition {
     }
 }
 
-struct TellingTime<F, T> {
+struct TellingTime<F, P, T> {
     name: Arc<str>,
     blame: BlameCell,
     telling: Telling,
     watermarks: Watermarks,
     time: F,
+    says: P,
     partitions: Vec<Partition>,
     /// Which of them the last record was from.
     current: Option<usize>,
+    /// Places of heartbeats in the batch.
+    heartbeats: Vec<usize>,
     out: Output<T>,
 }
 
-impl<F, T> TellingTime<F, T> {
+impl<F, P, T> TellingTime<F, P, T> {
     /// Starts a partition's watermark, from the checkpoint if there is one, and not below what others may have reached without it.
     fn open(&mut self, index: u16) -> Result<()> {
         let entry = self.telling.entry(index);
@@ -105,7 +182,6 @@ impl<F, T> TellingTime<F, T> {
             return Err(Error::state(&self.name, attempt, "the checkpoint's bytes are not a watermark"));
         }
         watermark.raise(self.telling.sent());
-        entry.set_max_drift(self.watermarks.max_drift.map_or(i64::MAX, span_millis));
         let clock = self.telling.clock(index, watermark.watermark());
         let partition = Partition { entry, watermark, status: Status::Active, clock };
         partition.publish();
@@ -159,6 +235,19 @@ impl<F, T> TellingTime<F, T> {
         !active || !self.telling.told() && self.telling.follow().is_some()
     }
 
+    /// Takes out of a batch what is no data.
+    #[cold]
+    fn drop_heartbeats(&mut self, batch: &mut Batch<T>) {
+        let (mut at, mut next) = (0, 0);
+        batch.retain(|_, _| {
+            let is_heartbeat = self.heartbeats.get(next) == Some(&at);
+            at += 1;
+            next += usize::from(is_heartbeat);
+            !is_heartbeat
+        });
+        self.heartbeats.clear();
+    }
+
     fn save(&mut self, cx: &mut TaskContext<'_>) {
         cx.parts.watermarks.push((Arc::clone(&self.name), self.telling.sent()));
         for partition in &mut self.partitions {
@@ -175,7 +264,7 @@ impl<F, T> TellingTime<F, T> {
     }
 }
 
-impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
+impl<T, F: Fn(&T) -> Timestamp, P: Fn(&T) -> Punctuation> Operator<T> for TellingTime<F, P, T> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
         let (stamps, values) = batch.columns_mut();
@@ -194,15 +283,28 @@ impl<T, F: Fn(&T) -> Timestamp> Operator<T> for TellingTime<F, T> {
             self.current = Some(at);
             let watermark = &mut self.partitions[at].watermark;
             let before = watermark.watermark();
-            for (stamp, value) in stamps[start..start + run].iter_mut().zip(&values[start..]) {
+            for (at, value) in (start..).zip(&values[start..start + run]) {
+                let stamp = &mut stamps[at];
                 watch.at(stamp);
+                let says = (self.says)(value);
+                if let Punctuation::Heartbeat(to) = says {
+                    watermark.promise(to);
+                    self.heartbeats.push(at);
+                    continue;
+                }
                 stamp.time = (self.time)(value);
                 stamp.watermark = watermark.on_record(stamp.origin.offset().unwrap_or_default(), stamp.time);
+                if let Punctuation::Promise(to) = says {
+                    watermark.promise(to);
+                }
             }
             touched.push((at, before));
             start += run;
         }
         drop(watch);
+        if !self.heartbeats.is_empty() {
+            self.drop_heartbeats(batch);
+        }
         self.out.forward(batch, cx)?;
         let (mut moved, mut held) = (false, false);
         for (at, before) in touched {

@@ -58,14 +58,28 @@ impl Flow {
     ///
     /// An operator that the flow does not have, or a state that it declares, is an error.
     pub fn drop_state(&self, operator: impl Into<String>, state: impl Into<String>) {
-        let dropped = Dropped { operator: operator.into(), state: Some(state.into()) };
+        let dropped = Dropped { operator: operator.into(), state: Some(state.into()), is_source: false };
         self.graph.borrow_mut().drop_state(dropped);
     }
 
     /// Says that the operator named `operator`, which the flow does not have any more, left no state that is wanted. Without this, a checkpoint
-    /// with state of an operator that the flow does not have is an error. It goes for keyed state; what a source or a sink left is never dropped.
+    /// with state of an operator that the flow does not have is an error. It goes for keyed state; for a source there is [`Flow::drop_source`], and
+    /// what a sink left is never dropped.
     pub fn drop_operator(&self, operator: impl Into<String>) {
-        self.graph.borrow_mut().drop_state(Dropped { operator: operator.into(), state: None });
+        self.graph.borrow_mut().drop_state(Dropped {
+            operator: operator.into(),
+            state: None,
+            is_source: false,
+        });
+    }
+
+    /// Says that the flow does not read the source named `source` any more, which it had. Without this, a checkpoint or savepoint with positions of
+    /// a source that the flow does not have is an error, so that no input is lost by mistake. What was made of its records stays.
+    ///
+    /// Its positions stay in the checkpoints too, so leave this in the program. A flow that has the source again goes on where it was left; one
+    /// that is to read it anew gives it another name. A source that the flow has is an error of [`Flow::into_plan`].
+    pub fn drop_source(&self, source: impl Into<String>) {
+        self.graph.borrow_mut().drop_state(Dropped { operator: source.into(), state: None, is_source: true });
     }
 
     /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is.

@@ -6,8 +6,8 @@ use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::window::triggered::Accumulating;
 use rivermark::{
     Aggregate, AsOfJoin, BoxError, Context, Either, Expiring, Interval, IntervalJoin, Keep, KeyedStream,
-    List, LookUp, Map, Match, Pattern, ProcessFunction, Reducing, Reply, Retractable, Side, Stream,
-    StreamTableJoin, Table, Timestamp, Trigger, TriggeredWindows, Ttl, Upsert, Value, WindowJoin,
+    List, LookUp, Map, Match, Pattern, ProcessFunction, Punctuation, Reducing, Reply, Retractable, Side,
+    Stream, StreamTableJoin, Table, Timestamp, Trigger, TriggeredWindows, Ttl, Upsert, Value, WindowJoin,
     WindowedStream, Windows, millis,
 };
 
@@ -46,6 +46,17 @@ pub const CASES: &[Case] = &[
         let asked = it.timed(0).look_up(service().unordered(), |record| record.1, joined);
         it.show(asked.key_by(|record| record.0).window(Windows::tumbling(millis(20))).sum(|record| record.2));
         it.show(it.timeless(1).look_up(service(), |record| record.2, joined));
+    }),
+    case("event_time_punctuated", &["Stream::event_time_punctuated"], |it| {
+        // Some records promise more than is kept, and some are nothing but that.
+        let says = |record: &Record| match record.2 {
+            0 => Punctuation::Heartbeat(Timestamp::from_millis(record.1)),
+            1..4 => Punctuation::Promise(Timestamp::from_millis(record.1 - 5)),
+            _ => Punctuation::None,
+        };
+        let time = |record: &Record| Timestamp::from_millis(record.1);
+        let timed = it.timeless(0).event_time_punctuated(time, it.pace.watermarks(), says);
+        it.show(timed.key_by(|record| record.0).window(Windows::tumbling(millis(20))).sum(|record| record.2));
     }),
     case("union", &["Stream::union"], |it| it.show(it.timed(0).union(it.timed(1)))),
     case("dead letters", &["Flow::source_with_dead_letters"], |it| {
