@@ -127,6 +127,8 @@ pub struct KeyedStore {
     turns: Vec<Turn>,
     /// What is noted, if it is a rehearsal.
     rehearsal: Option<Rehearsal>,
+    /// Whether tables keep their changes, so that they can be taken back.
+    undoable: bool,
 }
 
 impl KeyedStore {
@@ -167,6 +169,7 @@ impl KeyedStore {
             expiry,
             turns: Vec::new(),
             rehearsal: None,
+            undoable: false,
             spec,
         })
     }
@@ -461,6 +464,31 @@ impl KeyedStore {
     /// Not calling it is safe and keeps deltas in memory until the next rebase.
     pub fn stored(&mut self, epoch: u64) {
         self.chain.stored(epoch);
+    }
+
+    /// Lets tables keep what each change since the last [`mark`](Self::mark) replaces, so that [`undo`](Self::undo) can take the changes back.
+    /// Costs a look-up and a clone of the old value a change, which is why it is off until this is called.
+    ///
+    /// Values, lists, maps and timers are kept; window tables are not.
+    pub fn make_undoable(&mut self) {
+        self.undoable = true;
+        self.tables.iter_mut().for_each(|table| table.keep_changes());
+    }
+
+    /// From here on [`undo`](Self::undo) takes changes back, and not further.
+    pub fn mark(&mut self) {
+        self.tables.iter_mut().for_each(|table| table.mark());
+    }
+
+    /// Takes back what has changed since the last [`mark`](Self::mark), in a store that [is undoable](Self::make_undoable).
+    ///
+    /// # Errors
+    /// When rows cannot be read or written.
+    pub fn undo(&mut self) -> Result<()> {
+        if !self.undoable {
+            return Ok(());
+        }
+        self.tables.iter_mut().try_for_each(|table| table.undo())
     }
 
     /// Brings what look-ups of these hashes will touch into the processor's cache, in all tables. Call it with the hashes of

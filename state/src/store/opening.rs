@@ -152,7 +152,11 @@ impl KeyedStore {
             self.force_rebase();
             table
         };
-        self.tables.push(Box::new(table));
+        let mut table: Box<dyn ErasedTable> = Box::new(table);
+        if self.undoable {
+            table.keep_changes();
+        }
+        self.tables.push(table);
         self.types.push(TypeId::of::<T>());
         Ok(TableId { index: (self.tables.len() - 1) as u16, table: PhantomData })
     }

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use hashbrown::HashTable;
 
+use super::undo::Changes;
 use super::{ErasedTable, Flush, Part};
 use crate::backend::Batch;
 use crate::codec::{self, StateValue};
@@ -54,13 +55,23 @@ pub struct ListTable<K, T> {
     deadline: Option<fn(&T) -> i64>,
     /// The slot from which on the search for expired items goes on.
     expiring: usize,
+    changes: Changes<Before<K, T>>,
+}
+
+/// What a change has to be taken back by.
+enum Before<K, T> {
+    /// There was one item less.
+    Shorter(u64, K),
+    /// There were these.
+    Items(u64, K, Vec<T>),
 }
 
 impl<K: Key, T: StateValue> ListTable<K, T> {
     pub(crate) fn open(scope: Scope, sequence: u64) -> Result<Self> {
         let cold = scope.has_cold_rows()?;
         let (slots, dirty) = (HashTable::new(), Vec::new());
-        Ok(Self { scope, slots, dirty, cold, sequence, hand: 0, deadline: None, expiring: 0 })
+        let changes = Changes::default();
+        Ok(Self { scope, slots, dirty, cold, sequence, hand: 0, deadline: None, expiring: 0, changes })
     }
 
     pub(crate) fn expiring(self, deadline: fn(&T) -> i64) -> Self {
@@ -72,6 +83,9 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
     /// # Errors
     /// When entries cannot be spilled to make room.
     pub fn append(&mut self, hash: u64, key: impl KeyArg<K>, item: T) -> Result<()> {
+        if self.changes.are_kept() {
+            self.changes.note(Before::Shorter(hash, key.borrow().clone()));
+        }
         let slot = match self.slots.find_bucket_index(hash, |slot| slot.key == *key.borrow()) {
             Some(slot) => slot,
             None => self.add_slot(hash, key.into_key())?,
@@ -142,12 +156,13 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
     /// # Errors
     /// When chunks cannot be read, decoded or deleted.
     pub fn take(&mut self, hash: u64, key: &K) -> Result<Vec<T>> {
+        self.note_items(hash, key)?;
         self.get(hash, key)?;
         let Some(slot) = self.slots.find_bucket_index(hash, |slot| slot.key == *key) else {
             return Ok(Vec::new());
         };
         let items = std::mem::take(&mut self.slots.get_bucket_mut(slot).expect("just located").items);
-        self.clear(hash, key)?;
+        self.remove_list(hash, key)?;
         Ok(items)
     }
 
@@ -156,6 +171,20 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
     /// # Errors
     /// When chunks cannot be deleted.
     pub fn clear(&mut self, hash: u64, key: &K) -> Result<()> {
+        self.note_items(hash, key)?;
+        self.remove_list(hash, key)
+    }
+
+    /// Notes the items of `key`, if changes are kept, before they are removed.
+    fn note_items(&mut self, hash: u64, key: &K) -> Result<()> {
+        if self.changes.are_kept() {
+            let items = self.get(hash, key)?.to_vec();
+            self.changes.note(Before::Items(hash, key.clone(), items));
+        }
+        Ok(())
+    }
+
+    fn remove_list(&mut self, hash: u64, key: &K) -> Result<()> {
         let (cold, recorded) = match self.slots.find(hash, |slot| slot.key == *key) {
             Some(slot) => (slot.cold, slot.recorded || slot.cold),
             None => (self.cold, self.cold),
@@ -465,6 +494,30 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
         }
         self.expiring = if until < self.slots.num_buckets() { until } else { 0 };
         Ok(self.expiring == 0)
+    }
+
+    fn keep_changes(&mut self) {
+        self.changes.keep();
+    }
+
+    fn mark(&mut self) {
+        self.changes.mark();
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        for before in self.changes.take() {
+            let (hash, key, items) = match before {
+                Before::Items(hash, key, items) => (hash, key, items),
+                Before::Shorter(hash, key) => {
+                    let mut items = self.take(hash, &key)?;
+                    items.pop();
+                    (hash, key, items)
+                }
+            };
+            items.into_iter().try_for_each(|item| self.append(hash, &key, item))?;
+        }
+        self.changes.keep();
+        Ok(())
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use hashbrown::HashTable;
 
 use super::hot::HotMap;
+use super::undo::Changes;
 use super::{ErasedTable, Flush, Part};
 use crate::codec::{self, StateValue};
 use crate::delta::{DeltaWriter, Op};
@@ -39,13 +40,15 @@ pub struct MapTable<K, MK, MV> {
     deadline: Option<fn(&MV) -> i64>,
     /// The slot from which on the search for expired entries goes on.
     expiring: usize,
+    changes: Changes<(u64, K, MK, Option<MV>)>,
 }
 
 impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     pub(crate) fn open(scope: Scope) -> Result<Self> {
         let cold = scope.has_cold_rows()?;
         let (slots, dirty, row) = (HashTable::new(), Vec::new(), Vec::new());
-        Ok(Self { scope, slots, dirty, cold, hand: 0, row, deadline: None, expiring: 0 })
+        let changes = Changes::default();
+        Ok(Self { scope, slots, dirty, cold, hand: 0, row, deadline: None, expiring: 0, changes })
     }
 
     pub(crate) fn expiring(self, deadline: fn(&MV) -> i64) -> Self {
@@ -69,6 +72,9 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     pub fn get_mut(&mut self, hash: u64, key: &K, map_key: &MK) -> Result<Option<&mut MV>> {
         if self.get(hash, key, map_key)?.is_none() {
             return Ok(None);
+        }
+        if self.changes.are_kept() {
+            self.note(hash, key, map_key)?;
         }
         let slot = self.for_change(hash, key)?;
         let index = self.locate(hash, slot, map_key)?;
@@ -94,6 +100,9 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         map_key: impl KeyArg<MK>,
         init: impl FnOnce() -> MV,
     ) -> Result<&mut MV> {
+        if self.changes.are_kept() {
+            self.note(hash, key.borrow(), map_key.borrow())?;
+        }
         let slot = self.for_change(hash, key)?;
         self.make_room(hash, slot)?;
         let inner = hash_key(map_key.borrow());
@@ -111,6 +120,9 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     /// # Errors
     /// When entries cannot be spilled to make room.
     pub fn put(&mut self, hash: u64, key: impl KeyArg<K>, map_key: impl KeyArg<MK>, value: MV) -> Result<()> {
+        if self.changes.are_kept() {
+            self.note(hash, key.borrow(), map_key.borrow())?;
+        }
         let slot = self.for_change(hash, key)?;
         self.make_room(hash, slot)?;
         let inner = hash_key(map_key.borrow());
@@ -130,6 +142,9 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     /// # Errors
     /// When its row cannot be read or decoded.
     pub fn remove(&mut self, hash: u64, key: &K, map_key: &MK) -> Result<Option<MV>> {
+        if self.changes.are_kept() {
+            self.note(hash, key, map_key)?;
+        }
         let Some(slot) = self.existing(hash, key)? else { return Ok(None) };
         let Some(index) = self.locate(hash, slot, map_key)? else { return Ok(None) };
         let prefix = self.prefix(hash, key)?;
@@ -179,6 +194,9 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     /// # Errors
     /// When rows cannot be deleted.
     pub fn clear(&mut self, hash: u64, key: &K) -> Result<()> {
+        if self.changes.are_kept() {
+            self.note_all(hash, key)?;
+        }
         let Some(slot) = self.existing(hash, key)? else { return Ok(()) };
         let prefix = self.prefix(hash, key)?;
         let (cold, snapped) = {
@@ -194,6 +212,23 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         }
         self.drop_slot(slot);
         self.row = prefix;
+        Ok(())
+    }
+
+    /// Notes what an entry is, before it changes.
+    #[cold]
+    fn note(&mut self, hash: u64, key: &K, map_key: &MK) -> Result<()> {
+        let before = self.get(hash, key, map_key)?.cloned();
+        self.changes.note((hash, key.clone(), map_key.clone(), before));
+        Ok(())
+    }
+
+    #[cold]
+    fn note_all(&mut self, hash: u64, key: &K) -> Result<()> {
+        let mut entries = Vec::new();
+        self.for_each(hash, key, |map_key, value| entries.push((map_key.clone(), value.clone())))?;
+        let notes = entries.into_iter().map(|(map_key, value)| (hash, key.clone(), map_key, Some(value)));
+        notes.for_each(|note| self.changes.note(note));
         Ok(())
     }
 
@@ -413,6 +448,25 @@ impl<K: Key, MK: Key, MV: StateValue> ErasedTable for MapTable<K, MK, MV> {
             self.expiring += 1;
         }
         Ok(false)
+    }
+
+    fn keep_changes(&mut self) {
+        self.changes.keep();
+    }
+
+    fn mark(&mut self) {
+        self.changes.mark();
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        for (hash, key, map_key, before) in self.changes.take() {
+            match before {
+                Some(value) => self.put(hash, &key, &map_key, value)?,
+                None => drop(self.remove(hash, &key, &map_key)?),
+            }
+        }
+        self.changes.keep();
+        Ok(())
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

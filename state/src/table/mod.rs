@@ -7,6 +7,7 @@ pub mod list;
 pub mod live;
 pub mod map;
 pub mod timers;
+pub(crate) mod undo;
 pub mod value;
 pub mod window;
 
@@ -58,6 +59,17 @@ pub(crate) trait ErasedTable: Any + Send {
 
     /// Brings what look-ups of these hashes will touch into the processor's cache.
     fn warm(&self, _hashes: &[u64]) {}
+
+    /// Notes what was there before each change from now on.
+    fn keep_changes(&mut self) {}
+
+    /// Forgets the changes noted so far.
+    fn mark(&mut self) {}
+
+    /// Puts back what was there at the last mark.
+    fn undo(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// A number that is kept over restarts.
     fn counter(&self) -> u64 {

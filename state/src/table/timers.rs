@@ -18,6 +18,7 @@ use std::ops::{ControlFlow, Range};
 
 use hashbrown::HashTable;
 
+use super::undo::Changes;
 use super::window::Namespace;
 use super::{ErasedTable, Flush, Part, owned};
 use crate::backend::{Batch, successor};
@@ -65,6 +66,7 @@ pub struct Timers<K> {
     dirty: Vec<(i64, u64)>,
     /// The list was given up: timers that are dirty are to be looked for.
     sweep: bool,
+    changes: Changes<(i64, u64, K, bool)>,
 }
 
 struct Firing<K> {
@@ -118,6 +120,7 @@ impl<K: Key> Timers<K> {
             cold_min: None,
             dirty: Vec::new(),
             sweep: false,
+            changes: Changes::default(),
         };
         timers.cold_min = timers.first_cold()?;
         Ok(timers)
@@ -129,6 +132,9 @@ impl<K: Key> Timers<K> {
     /// When timers cannot be spilled to make room.
     #[inline]
     pub fn register(&mut self, time: i64, hash: u64, key: impl KeyArg<K>) -> Result<bool> {
+        if self.changes.are_kept() {
+            self.note(time, hash, key.borrow())?;
+        }
         let slot = timer_hash(time, hash);
         if self.set.find(slot, |timer| timer.time == time && timer.key == *key.borrow()).is_some() {
             return Ok(false);
@@ -151,6 +157,9 @@ impl<K: Key> Timers<K> {
     /// # Errors
     /// When a spilled timer's row cannot be deleted.
     pub fn delete(&mut self, time: i64, hash: u64, key: &K) -> Result<bool> {
+        if self.changes.are_kept() {
+            self.note(time, hash, key)?;
+        }
         let slot = timer_hash(time, hash);
         let mut recorded = false;
         let mut existed = false;
@@ -231,6 +240,25 @@ impl<K: Key> Timers<K> {
         let fired = self.firing.iter().filter_map(|firing| firing.fired.as_ref());
         fired.for_each(|fired| visit(self.firing_time, &fired.key));
         Ok(())
+    }
+
+    /// Notes whether there is such a timer, before it is registered or deleted.
+    #[cold]
+    fn note(&mut self, time: i64, hash: u64, key: &K) -> Result<()> {
+        let is_set = self.set.find(timer_hash(time, hash), |timer| timer.time == time && timer.key == *key);
+        let fires = |firing: &Firing<K>| firing.fired.as_ref().is_some_and(|fired| fired.key == *key);
+        let exists = is_set.is_some()
+            || (self.firing_time == time && self.firing.iter().any(fires))
+            || (self.cold_min.is_some_and(|min| min <= time) && self.is_cold(time, hash, key)?);
+        self.changes.note((time, hash, key.clone(), exists));
+        Ok(())
+    }
+
+    fn is_cold(&self, time: i64, hash: u64, key: &K) -> Result<bool> {
+        let row = self.scope.cold_key(&self.row(time, hash, key)?);
+        let mut cold = self.scope.lock();
+        let cold = &mut *cold;
+        cold.backend.get(&row, &mut cold.value)
     }
 
     fn row(&self, time: i64, hash: u64, key: &K) -> Result<Vec<u8>> {
@@ -569,6 +597,25 @@ impl<K: Key> ErasedTable for Timers<K> {
 
     fn evict(&mut self, count: usize) -> Result<usize> {
         self.spill(count)
+    }
+
+    fn keep_changes(&mut self) {
+        self.changes.keep();
+    }
+
+    fn mark(&mut self) {
+        self.changes.mark();
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        for (time, hash, key, existed) in self.changes.take() {
+            match existed {
+                true => self.register(time, hash, &key)?,
+                false => self.delete(time, hash, &key)?,
+            };
+        }
+        self.changes.keep();
+        Ok(())
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! One value a key.
 
 use super::hot::HotMap;
+use super::undo::Changes;
 use super::{ErasedTable, Flush, Part};
 use crate::codec::StateValue;
 use crate::delta::{DeltaWriter, Op};
@@ -17,12 +18,13 @@ pub struct ValueTable<K, V> {
     map: HotMap<K, V>,
     /// When an entry expires, if entries do.
     deadline: Option<fn(&V) -> i64>,
+    changes: Changes<(u64, K, Option<V>)>,
 }
 
 impl<K: Key, V: StateValue> ValueTable<K, V> {
     pub(crate) fn open(scope: Scope) -> Result<Self> {
         let map = if scope.has_cold_rows()? { HotMap::over_cold_rows() } else { HotMap::default() };
-        Ok(Self { scope, map, deadline: None })
+        Ok(Self { scope, map, deadline: None, changes: Changes::default() })
     }
 
     pub(crate) fn expiring(self, deadline: fn(&V) -> i64) -> Self {
@@ -49,6 +51,9 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When its row cannot be read or decoded.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Result<Option<&mut V>> {
+        if self.changes.are_kept() {
+            self.note(hash, key)?;
+        }
         if let Some(value) = self.map.update(&mut self.scope, hash, key) {
             // SAFETY: as in `upsert`: the borrow that made `value` is the one returned.
             return Ok(Some(unsafe { &mut *std::ptr::from_mut(value) }));
@@ -63,6 +68,9 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When its row cannot be read or decoded, or entries cannot be spilled to make room.
     #[inline]
     pub fn upsert(&mut self, hash: u64, key: impl KeyArg<K>, init: impl FnOnce() -> V) -> Result<&mut V> {
+        if self.changes.are_kept() {
+            self.note(hash, key.borrow())?;
+        }
         if let Some(value) = self.map.update(&mut self.scope, hash, key.borrow()) {
             // SAFETY: the borrow of `self.map` that made `value` is the one returned here, and nothing else happens on this path.
             // The borrow checker extends it over the other path (rust-lang/rust#54663); an index instead costs a tenth.
@@ -86,6 +94,9 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// When entries cannot be spilled to make room.
     #[inline]
     pub fn set(&mut self, hash: u64, key: impl KeyArg<K>, value: V) -> Result<()> {
+        if self.changes.are_kept() {
+            self.note(hash, key.borrow())?;
+        }
         if let Some(current) = self.map.update(&mut self.scope, hash, key.borrow()) {
             *current = value;
             return Ok(());
@@ -124,6 +135,9 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// # Errors
     /// When its row cannot be read or decoded.
     pub fn remove(&mut self, hash: u64, key: &K) -> Result<Option<V>> {
+        if self.changes.are_kept() {
+            self.note(hash, key)?;
+        }
         let index = match self.map.find(hash, key) {
             Some(index) => Some(index),
             None => self.load(hash, key)?,
@@ -143,6 +157,14 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     /// How many keys are in memory.
     pub fn resident(&self) -> usize {
         self.map.len()
+    }
+
+    /// Notes what `key` has, before it changes.
+    #[cold]
+    fn note(&mut self, hash: u64, key: &K) -> Result<()> {
+        let before = self.get(hash, key)?.cloned();
+        self.changes.note((hash, key.clone(), before));
+        Ok(())
     }
 
     fn load(&mut self, hash: u64, key: &K) -> Result<Option<usize>> {
@@ -199,6 +221,25 @@ impl<K: Key, V: StateValue> ErasedTable for ValueTable<K, V> {
         let rows = Grouped { namespace: &[], groups: self.scope.groups };
         let left = self.map.expire(&mut self.scope, &rows, buckets, |value| deadline(value) <= horizon)?;
         Ok(left.is_some())
+    }
+
+    fn keep_changes(&mut self) {
+        self.changes.keep();
+    }
+
+    fn mark(&mut self) {
+        self.changes.mark();
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        for (hash, key, before) in self.changes.take() {
+            match before {
+                Some(value) => self.set(hash, &key, value)?,
+                None => drop(self.remove(hash, &key)?),
+            }
+        }
+        self.changes.keep();
+        Ok(())
     }
 
     fn restore(&mut self, op: Op<'_>) -> Result<()> {

@@ -57,13 +57,51 @@ enum Step {
     PopSome(i64, usize),
     NextTime,
     Evict(usize),
-    Snapshot { stored: bool },
+    Snapshot {
+        stored: bool,
+    },
     Rebase,
-    Restore { workers: u16 },
+    Restore {
+        workers: u16,
+    },
+    /// A call that changes state and is taken back.
+    Undone(Vec<Step>),
     Check,
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![40 => simple_step(), 4 => undone()]
+}
+
+/// What a function may do in one call, and what may happen to its store meanwhile.
+fn undone() -> impl Strategy<Value = Step> {
+    let in_a_call = |step: &Step| {
+        use Step::*;
+        matches!(
+            step,
+            Add(..)
+                | Set(..)
+                | Remove(_)
+                | Get(_)
+                | SetText(..)
+                | RemoveText(_)
+                | Append(..)
+                | ReadList(_)
+                | ClearList(_)
+                | Put(..)
+                | Bump(..)
+                | RemoveEntry(..)
+                | ClearMap(_)
+                | ReadMap(_)
+                | Register(..)
+                | Delete(..)
+                | Evict(_)
+        )
+    };
+    prop::collection::vec(simple_step().prop_filter("not of a call", in_a_call), 1..9).prop_map(Step::Undone)
+}
+
+fn simple_step() -> impl Strategy<Value = Step> {
     let key = || 0..24u64;
     let ns = || -2..4i64;
     let time = || prop_oneof![-3000..12_000i64, 0..8i64];
@@ -378,6 +416,16 @@ impl<'a> Harness<'a> {
             Step::Snapshot { stored } => self.snapshot(stored),
             Step::Rebase => self.stores.iter_mut().for_each(KeyedStore::force_rebase),
             Step::Restore { workers } => self.restore(workers),
+            Step::Undone(ref steps) => {
+                for store in &mut self.stores {
+                    store.make_undoable();
+                    store.mark();
+                }
+                let before = self.model.clone();
+                steps.iter().for_each(|step| self.apply(step));
+                self.stores.iter_mut().for_each(|store| store.undo().unwrap());
+                self.model = before;
+            }
             Step::Check => self.check(),
         }
     }
