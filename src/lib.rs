@@ -95,12 +95,12 @@ pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};
 pub use rivermark_operators::{AfterMatch, Match, Pattern, PatternStream};
 pub use rivermark_operators::{
     Aggregate, AsOfJoin, BoxError, Change, DeadLetter, Either, Error, Expiring, Flow, Interval, IntervalJoin,
-    Keep, Key, KeyedStream, Late, List, LookUp, Map, Migrations, Pane, Paned, Punctuation, Reducing, Reply,
-    Result, Retractable, StateValue, Stream, StreamTableJoin, Summand, Table, Timed, Timestamp, Timing,
-    Trigger, TriggeredWindows, Ttl, Upsert, Value, WatermarkGenerator, Watermarks, Window, WindowJoin,
-    Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
+    Keep, Key, KeyedStream, Late, List, LookUp, Map, Migrations, OnError, Pane, Paned, Punctuation,
+    RateLimit, Reducing, Reply, Result, Retractable, StateValue, Stream, StreamTableJoin, Summand, Table,
+    Timed, Timestamp, Timing, Trigger, TriggeredWindows, Ttl, Upsert, Value, WatermarkGenerator, Watermarks,
+    Window, WindowJoin, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
-pub use rivermark_operators::{join, pattern, process, sink, source, table, testing, window};
+pub use rivermark_operators::{dead_letters, join, pattern, process, sink, source, table, testing, window};
 
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {

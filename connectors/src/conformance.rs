@@ -30,7 +30,8 @@ fn read<T>(reader: &mut impl SourceReader<T>, per_poll: usize, most: usize) -> (
 }
 
 /// Checks a source that ends or comes to a tail, without errors: partitions are stable; offsets rise; reading on from the position after any record
-/// gives the rest; how many are asked for at once changes nothing; an end is an end for ever.
+/// gives the rest; how many are asked for at once changes nothing; an end is an end for ever; records that are read again by offset are the same
+/// alone and together.
 ///
 /// # Panics
 /// If the source does otherwise.
@@ -73,6 +74,15 @@ where
             drop(reader);
             let (rest, _) = read(&mut open(Some(&position)), 2, usize::MAX);
             assert_eq!(rest, all[taken..], "{}: the rest after {taken}", partition.name);
+        }
+        let offsets: Vec<u64> = all.iter().map(|(offset, _)| *offset).collect();
+        let raw =
+            |offsets: &[u64]| source.raw_records(partition.number, offsets, &cx).expect("reading again");
+        let together = raw(&offsets);
+        assert_eq!(together.len(), all.len(), "{}: an answer for each record read again", partition.name);
+        for (offset, expected) in offsets.iter().zip(&together) {
+            let alone = raw(&[*offset]);
+            assert_eq!(alone.first(), Some(expected), "{}: offset {offset} read again", partition.name);
         }
     }
 }

@@ -7,7 +7,7 @@ use rivermark_log::{Isolation, Log, Position, Reader};
 use rivermark_operators::source::{
     ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
 };
-use rivermark_operators::{BoxError, Timestamp};
+use rivermark_operators::{BoxError, RawRecord, Timestamp};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
@@ -189,7 +189,45 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
         self.topics.now(log_of(cx)?)?.iter().try_for_each(|topic| Ok(topic.sync()?))
     }
+
+    /// Reads from the first on, and over gaps of more than a few batches by the index.
+    fn raw_records(
+        &self,
+        partition: u32,
+        offsets: &[u64],
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError> {
+        let (topic, place) = self.topics.find(log_of(cx)?, partition)?;
+        let mut reader = topic.reader(place, Position::Earliest, self.isolation)?;
+        let mut raw = vec![None; offsets.len()];
+        let mut at = 0;
+        let passed =
+            |at: usize, next: u64| at + offsets[at..].iter().take_while(|wanted| **wanted < next).count();
+        while let Some(wanted) = offsets.get(at) {
+            if *wanted >= reader.end() {
+                break;
+            }
+            if wanted.saturating_sub(reader.position()) > NEAR {
+                reader.seek(Position::Offset(*wanted))?;
+            }
+            let Some(batch) = reader.next_batch()? else { break };
+            for record in batch {
+                // What retention or compaction has taken is passed by.
+                at = passed(at, record.offset);
+                if offsets.get(at) == Some(&record.offset) {
+                    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                    raw[at] = Some(RawRecord { key: owned(record.key), value: owned(record.value) });
+                    at += 1;
+                }
+            }
+            at = passed(at, reader.position());
+        }
+        Ok(raw)
+    }
 }
+
+/// Records that are read over rather than found by the index.
+const NEAR: u64 = 4096;
 
 /// Reads one partition of a topic.
 pub struct LogReader<T, F> {

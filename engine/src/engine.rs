@@ -210,6 +210,12 @@ impl Clock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.origin_ms + self.monotonic().as_millis() as i64)
     }
+
+    /// How long it is until then; nothing if that is past.
+    fn until(&self, then: Timestamp) -> Duration {
+        let millis = then.millis().saturating_sub(self.origin_ms);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0)).saturating_sub(self.monotonic())
+    }
 }
 
 /// Runs a job's attempts one after the other, as the restart strategy says.
@@ -398,6 +404,7 @@ fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
         match worker.step(clock.now()) {
             Step::Busy => {}
             Step::Held => std::thread::park_timeout(HELD_PARK),
+            Step::Until(until) => std::thread::park_timeout(clock.until(until).min(IDLE_PARK)),
             Step::Idle => std::thread::park_timeout(IDLE_PARK),
             Step::Done => return,
         }

@@ -7,6 +7,7 @@ use rivermark_checkpoint::{Epoch, Manifest, TaskId};
 use rivermark_operators::context::OperatorMetrics;
 use rivermark_operators::partitions::Partitions;
 use rivermark_operators::plan::Plan;
+use rivermark_operators::rate_limit::{RateLimit, Throttle};
 use rivermark_operators::{Error, Result, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -77,6 +78,9 @@ pub struct OperatorSnapshot {
     pub bytes: u64,
     /// Records late for one of their windows, since the flow's first start.
     pub late: u64,
+    /// Records that its function failed on and that became dead letters, since the job's start; those read again after a failure count
+    /// again.
+    pub dead_letters: u64,
     /// The watermark that it reported last.
     pub watermark: Timestamp,
 }
@@ -90,6 +94,8 @@ pub struct Metrics {
     pub records_read: u64,
     /// Records that were late for one of their windows, since the flow's first start.
     pub late_records: u64,
+    /// Records that became dead letters, over all operators, since the job's start.
+    pub dead_letters: u64,
     /// The lowest watermark of a partition that has not ended.
     pub watermark: Timestamp,
     /// The last completed checkpoints, oldest first.
@@ -140,6 +146,7 @@ pub(crate) struct JobShared {
     pub(crate) operators: HashMap<Arc<str>, Arc<OperatorMetrics>>,
     order: Vec<Arc<str>>,
     sources: Vec<Arc<str>>,
+    throttles: HashMap<Arc<str>, Arc<Throttle>>,
     status: Mutex<Status>,
     changed: Condvar,
     checkpoints: Mutex<VecDeque<CheckpointMetrics>>,
@@ -164,6 +171,7 @@ impl JobShared {
                 .collect(),
             order,
             sources: plan.sources().map(|(name, _)| Arc::clone(name)).collect(),
+            throttles: plan.throttles().map(|(name, limit)| (Arc::clone(name), Arc::clone(limit))).collect(),
             status: Mutex::new(Status::Recovering),
             changed: Condvar::new(),
             checkpoints: Mutex::default(),
@@ -236,6 +244,7 @@ impl JobShared {
                 records_out: operator.records_out(),
                 bytes: operator.bytes(),
                 late: operator.late(),
+                dead_letters: operator.dead_letters(),
                 watermark: operator.watermark(),
             }
         };
@@ -247,6 +256,7 @@ impl JobShared {
             backlog: backlogs.map(|backlog| (backlog != u64::MAX).then_some(backlog)).sum(),
             records_read: self.sources.iter().map(|name| self.operators[name].records_out()).sum(),
             late_records: operators.iter().map(|operator| operator.late).sum(),
+            dead_letters: operators.iter().map(|operator| operator.dead_letters).sum(),
             watermark: open.map(|partition| partition.watermark()).min().unwrap_or(Timestamp::MAX),
             operators,
             checkpoints: self.checkpoints.lock().iter().cloned().collect(),
@@ -285,6 +295,33 @@ impl Job {
     /// What the job has done so far. Costs a look at every operator and partition; disturbs nobody.
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()
+    }
+
+    /// Changes how fast a source is read, from now on until the job is over, or takes its limit away. The next start has that of the flow again
+    /// ([`Stream::rate_limit`](rivermark_operators::Stream::rate_limit)).
+    ///
+    /// # Errors
+    /// The flow has no source of that name.
+    pub fn set_rate_limit(&self, source: &str, limit: Option<RateLimit>) -> Result<()> {
+        let Some(throttle) = self.shared.throttles.get(source) else {
+            let attempt = format!("changing the rate limit of source `{source}` of flow `{}`", self.flow);
+            let mut sources: Vec<_> = self.shared.sources.iter().map(|name| format!("`{name}`")).collect();
+            sources.sort();
+            return Err(Error::engine(attempt, format!("it has no such source, but {}", sources.join(", "))));
+        };
+        throttle.set_limit(limit);
+        Ok(())
+    }
+
+    /// Reads no source any more until [`Job::resume`]. What was read is processed, and checkpoints, savepoints and [`Job::stop`] go on as
+    /// ever. Event time stands still, so windows stay open; a source is not declared idle for it.
+    pub fn pause(&self) {
+        self.shared.throttles.values().for_each(|throttle| throttle.pause());
+    }
+
+    /// Reads sources again after [`Job::pause`], within some milliseconds.
+    pub fn resume(&self) {
+        self.shared.throttles.values().for_each(|throttle| throttle.resume());
     }
 
     /// Takes a checkpoint now and waits until it is committed.

@@ -339,6 +339,7 @@ impl World {
                     Step::Idle => 1,
                     Step::Held => 2,
                     Step::Done => 3,
+                    Step::Until(_) => 4,
                 };
                 self.note(&[1, at as u64, code]);
                 None

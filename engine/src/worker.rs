@@ -66,6 +66,8 @@ pub(crate) enum Step {
     Idle,
     /// Nothing to do until another worker's event time has moved.
     Held,
+    /// Nothing to do until then, or until woken: a source's rate limit is reached.
+    Until(Timestamp),
     /// All streams have ended.
     Done,
 }
@@ -192,6 +194,7 @@ impl Worker {
         Ok(match (busy, progress) {
             (true, _) => Step::Busy,
             (false, Progress::Held) => Step::Held,
+            (false, Progress::Throttled(until)) => Step::Until(until),
             (false, _) => Step::Idle,
         })
     }
@@ -257,12 +260,15 @@ impl Worker {
     }
 
     fn read(&mut self, now: Timestamp) -> Result<Progress> {
-        let (mut ready, mut held) = (false, false);
+        let (mut ready, mut held, mut throttled) = (false, false, None::<Timestamp>);
         for source in self.sources.iter_mut().filter(|source| !source.ended) {
             let mut cx = TaskContext { transport: &mut self.channels, now, parts: &mut self.parts };
             match source.task.poll(&mut cx)? {
                 Progress::Ready => ready = true,
                 Progress::Held => held = true,
+                Progress::Throttled(until) => {
+                    throttled = Some(throttled.map_or(until, |before| before.min(until)));
+                }
                 Progress::Ended => source.ended = true,
                 Progress::Pending => {}
             }
@@ -275,10 +281,11 @@ impl Worker {
             self.told_sources_ended = true;
             self.report(Report::SourcesEnded { worker: self.id });
         }
-        Ok(match (ready, held) {
-            (true, _) => Progress::Ready,
-            (false, true) => Progress::Held,
-            (false, false) => Progress::Pending,
+        Ok(match (ready, held, throttled) {
+            (true, ..) => Progress::Ready,
+            (false, true, _) => Progress::Held,
+            (false, false, Some(until)) => Progress::Throttled(until),
+            (false, false, None) => Progress::Pending,
         })
     }
 

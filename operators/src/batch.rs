@@ -170,6 +170,12 @@ impl<T> Batch<T> {
         self.stamps.drain(..).zip(self.values.drain(..))
     }
 
+    /// Removes the records behind the first `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.stamps.truncate(len);
+        self.values.truncate(len);
+    }
+
     /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         self.stamps.clear();

@@ -208,6 +208,7 @@ pub struct OperatorMetrics {
     records_out: AtomicU64,
     bytes: AtomicU64,
     late: AtomicU64,
+    dead_letters: AtomicU64,
     watermark: AtomicI64,
 }
 
@@ -220,6 +221,7 @@ impl OperatorMetrics {
             records_out: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
         }
     }
@@ -242,6 +244,11 @@ impl OperatorMetrics {
     /// Counts records that were late for at least one of their windows.
     pub fn add_late(&self, records: u64) {
         self.late.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Counts a record that the operator's function failed on, and that became a dead letter.
+    pub fn add_dead_letter(&self) {
+        self.dead_letters.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes the operator's watermark. With several workers, the last to report.
@@ -272,6 +279,11 @@ impl OperatorMetrics {
     /// Records late for at least one of their windows, since the flow's first start.
     pub fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
+    }
+
+    /// Dead letters since the job started.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
     }
 
     /// The watermark last reported.

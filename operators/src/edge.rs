@@ -83,6 +83,7 @@ pub struct Output<T> {
     metrics: Arc<OperatorMetrics>,
     clone: Option<CloneBatch<T>>,
     buffer: Batch<T>,
+    mark: usize,
     capacity: usize,
     sent: u64,
     ended: bool,
@@ -104,6 +105,7 @@ impl<T> Output<T> {
             metrics,
             clone,
             buffer,
+            mark: 0,
             capacity,
             sent: 0,
             ended: false,
@@ -115,6 +117,16 @@ impl<T> Output<T> {
     #[inline]
     pub fn push(&mut self, stamp: Stamp, value: T) {
         self.buffer.push(stamp, value);
+    }
+
+    /// Remembers what is buffered.
+    pub(crate) fn mark(&mut self) {
+        self.mark = self.buffer.len();
+    }
+
+    /// Takes back what was buffered since the mark. Nothing may have been sent meanwhile.
+    pub(crate) fn undo(&mut self) {
+        self.buffer.truncate(self.mark);
     }
 
     /// Whether enough is buffered to be worth a [`Output::send`].

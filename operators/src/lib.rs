@@ -7,9 +7,11 @@
 //! | [`process`] | functions of the user's with state and timers |
 //! | [`join`] | two keyed streams become one |
 //! | [`look_up`] | asking a service outside about each record |
+//! | [`dead_letters`] | what becomes of records on which functions fail |
 //! | [`pattern`] | sequences of events that fit a pattern |
 //! | [`table`] | keyed streams of upserts and deletes |
 //! | [`source`], [`sink`] | what a connector implements |
+//! | [`rate_limit`] | how fast a source may be read |
 //! | [`time`], [`watermark`], [`frontier`] | event time and how it passes |
 //! | [`batch`], [`edge`], [`exchange`] | how records travel |
 //! | [`plan`], [`context`], [`partitions`], [`journal`], [`outstanding`] | what an engine needs to run a flow |
@@ -22,6 +24,7 @@
 pub mod batch;
 mod clocks;
 pub mod context;
+pub mod dead_letters;
 pub mod edge;
 mod error;
 pub mod exchange;
@@ -34,6 +37,7 @@ pub mod partitions;
 pub mod pattern;
 pub mod plan;
 pub mod process;
+pub mod rate_limit;
 pub mod sink;
 pub mod source;
 pub mod stream;
@@ -44,14 +48,15 @@ pub mod watermark;
 pub mod window;
 
 pub use batch::{Batch, Origin, Stamp};
+pub use dead_letters::{DeadLetter, OnError, RawRecord, SourceRecord};
 pub use error::{Blame, BoxError, Error, Result, panic_message};
 pub use join::{AsOfJoin, Either, Interval, IntervalJoin, StreamTableJoin, WindowJoin};
 pub use look_up::{LookUp, Reply};
 pub use pattern::{AfterMatch, Match, Pattern, PatternStream};
+pub use rate_limit::RateLimit;
 /// The encoding of keyed state, for formats that share it.
 pub use rivermark_state::{CodecError, decode, encode_into, hash_key};
 pub use rivermark_state::{Expiring, Key, List, Map, Migrations, Reducing, StateValue, Timed, Ttl, Value};
-pub use source::DeadLetter;
 pub use stream::{Flow, Keep, KeyedStream, Stream};
 pub use table::{Change, Retractable, Table, Upsert};
 pub use time::{Timestamp, days, hours, millis, minutes, secs};

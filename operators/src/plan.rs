@@ -8,15 +8,18 @@
 //!
 //! A restart builds again from the same plan.
 
+mod failing;
 mod rehearsal;
 
 use crate::clocks::TimeGroup;
 use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
+use crate::dead_letters::OnError;
 use crate::edge::{CloneBatch, Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::outstanding::Outstanding;
 use crate::partitions::Partitions;
 use crate::process::{Side, SidePort, Sides};
+use crate::rate_limit::{RateLimit, Throttle};
 use crate::sink::ErasedCommitter;
 use crate::source::{ErasedSource, SourceTask, Waker};
 use crate::time::Timestamp;
@@ -77,10 +80,16 @@ pub struct Node {
     keeps_journals: bool,
     mixes_order: bool,
     problem: Option<String>,
+    can_fail: bool,
+    on_error: OnError,
+    /// The port of its failures, if they are read.
+    failures: Option<usize>,
     has_sides: bool,
     /// The side outputs that are read.
     sides: Vec<SidePort>,
     idle_after: Option<Duration>,
+    /// The rate limit of a source.
+    throttle: Option<Arc<Throttle>>,
     build: Box<Build>,
     pub(crate) source: Option<Arc<dyn ErasedSource>>,
     pub(crate) committer: Option<Arc<dyn ErasedCommitter>>,
@@ -119,6 +128,8 @@ pub(crate) struct NodeSpec {
     pub(crate) gives_event_time: bool,
     /// Whether it writes down what a replay must repeat.
     pub(crate) keeps_journals: bool,
+    /// Whether its function can return an error.
+    pub(crate) can_fail: bool,
     /// Whether it can have side outputs.
     pub(crate) has_sides: bool,
     /// Why it cannot be built as it was described, and what to do.
@@ -138,6 +149,7 @@ impl NodeSpec {
             mixes_order: false,
             gives_event_time: false,
             keeps_journals: false,
+            can_fail: false,
             has_sides: false,
             problem: None,
         }
@@ -185,9 +197,13 @@ impl Graph {
             mixes_order: spec.mixes_order,
             keeps_journals: spec.keeps_journals,
             problem: spec.problem,
+            can_fail: spec.can_fail,
+            on_error: OnError::Stop,
+            failures: None,
             has_sides: spec.has_sides,
             sides: Vec::new(),
             idle_after: None,
+            throttle: None,
             build: Box::new(build),
             source: None,
             committer: None,
@@ -210,6 +226,19 @@ impl Graph {
             let before = self.nodes[node].idle_after.unwrap_or(idle_after);
             self.nodes[node].idle_after = Some(before.min(idle_after));
             nodes.extend(&self.nodes[node].upstream);
+        }
+    }
+
+    /// Limits how fast the source that `port` comes out of is read.
+    pub(crate) fn set_rate_limit(&mut self, port: usize, limit: RateLimit) {
+        let node = &mut self.nodes[self.port_nodes[port]];
+        match &node.throttle {
+            Some(throttle) => throttle.set_limit(Some(limit)),
+            None => {
+                let problem =
+                    "only a source has a rate limit: say it on the stream that `flow.source(..)` gives";
+                node.problem.get_or_insert_with(|| problem.into());
+            }
         }
     }
 
@@ -315,6 +344,7 @@ impl Graph {
     }
 
     pub(crate) fn set_source(&mut self, node: usize, source: Arc<dyn ErasedSource>) {
+        self.nodes[node].throttle = Some(Arc::default());
         self.nodes[node].source = Some(source);
     }
 
@@ -344,6 +374,7 @@ impl Graph {
             if let Some(wrong) = &node.problem {
                 return Err(problem(format!("`{}`: {wrong}", node.name)));
             }
+            Self::check_on_error(node).map_err(problem)?;
             let mut sides = HashSet::new();
             if let Some(side) = node.sides.iter().find(|side| !node.has_sides || !sides.insert(side.name)) {
                 return Err(problem(match node.has_sides {
@@ -422,6 +453,11 @@ impl Plan {
     /// The sources, by name.
     pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn ErasedSource>)> {
         self.nodes.iter().filter_map(|node| Some((&node.name, node.source.as_ref()?)))
+    }
+
+    /// The sources' rate limits, by name.
+    pub fn throttles(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Throttle>)> {
+        self.nodes.iter().filter_map(|node| Some((&node.name, node.throttle.as_ref()?)))
     }
 
     /// The sinks' committers, by name.
@@ -705,6 +741,11 @@ impl<'a> TaskBuilder<'a> {
     /// After how long a silence the partitions of the source being built are idle.
     pub(crate) fn idle_after(&self) -> Option<Duration> {
         self.plan.nodes[self.node].idle_after
+    }
+
+    /// The rate limit of the source being built.
+    pub(crate) fn throttle(&self) -> Arc<Throttle> {
+        self.plan.nodes[self.node].throttle.clone().unwrap_or_default()
     }
 
     pub(crate) fn blame(&self) -> BlameCell {

@@ -6,10 +6,13 @@
 
 use crate::batch::{Batch, Origin, Stamp};
 use crate::context::{OperatorMetrics, PositionPart, TaskContext};
+use crate::dead_letters::Failures;
+pub use crate::dead_letters::{DeadLetter, RawRecord, SourceRecord};
 use crate::edge::{Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::partitions::{PartitionEntry, Partitions};
 use crate::plan::Resources;
+use crate::rate_limit::{Claim, Throttle};
 use crate::time::{Timestamp, span_millis};
 use rivermark_checkpoint::Epoch;
 use std::fmt;
@@ -106,6 +109,20 @@ pub trait Source: Send + Sync + 'static {
     fn sync(&self, _cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
         Ok(())
     }
+
+    /// The bytes of the records at these offsets of a partition, which rise, as they lie in the source: for [dead letters](crate::dead_letters) of
+    /// records that a reader gave before. `None` for what is not there any more. It is called in a worker's step, like
+    /// [`SourceReader::poll`], for at most a batch of records.
+    ///
+    /// Default: none of them, for a source that cannot read by offset.
+    fn raw_records(
+        &self,
+        _partition: u32,
+        offsets: &[u64],
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError> {
+        Ok(vec![None; offsets.len()])
+    }
 }
 
 /// Reads one partition, in order.
@@ -124,21 +141,6 @@ pub trait SourceReader<T> {
     }
 }
 
-/// A record that could not be decoded, with its bytes and where it was.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DeadLetter {
-    /// The partition, in the source's words.
-    pub partition: String,
-    /// The record's offset there.
-    pub offset: u64,
-    /// Its key, as found.
-    pub key: Option<Vec<u8>>,
-    /// Its value, as found.
-    pub value: Option<Vec<u8>>,
-    /// Why it could not be decoded.
-    pub error: String,
-}
-
 /// Where a reader puts what it reads.
 pub struct Records<'a, T> {
     batch: &'a mut Batch<T>,
@@ -154,7 +156,8 @@ impl<'a, T> Records<'a, T> {
         Records { batch, dead: None, partition: 0, name: "", bytes: 0 }
     }
 
-    /// Collects what cannot be decoded into `dead`, as a flow with a dead-letter output does; for testing a reader.
+    /// Collects what cannot be decoded into `dead`, as a flow with a dead-letter output does; for testing a reader. Such letters know of
+    /// no flow and source yet.
     pub fn dead_letters_into(mut self, dead: &'a mut Batch<DeadLetter>) -> Self {
         self.dead = Some(dead);
         self
@@ -193,12 +196,20 @@ impl<'a, T> Records<'a, T> {
             watermark: Timestamp::MIN,
             origin: Origin::new(self.partition, offset),
         };
+        let raw = RawRecord { key: key.map(<[u8]>::to_vec), value: value.map(<[u8]>::to_vec) };
         let letter = DeadLetter {
-            partition: self.name.to_string(),
-            offset,
-            key: key.map(<[u8]>::to_vec),
-            value: value.map(<[u8]>::to_vec),
+            flow: String::new(),
+            version: 0,
+            operator: String::new(),
             error: error.to_string(),
+            time: None,
+            record: Some(SourceRecord {
+                source: String::new(),
+                partition: u32::from(self.partition),
+                name: self.name.to_string(),
+                offset,
+                raw: Some(raw),
+            }),
         };
         dead.push(stamp, letter);
         Ok(())
@@ -221,6 +232,13 @@ pub trait ErasedSource: Send + Sync {
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
     /// See [`Source::sync`].
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError>;
+    /// See [`Source::raw_records`].
+    fn raw_records(
+        &self,
+        partition: u32,
+        offsets: &[u64],
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError>;
 }
 
 impl<S: Source> ErasedSource for S {
@@ -230,6 +248,15 @@ impl<S: Source> ErasedSource for S {
 
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
         Source::sync(self, cx)
+    }
+
+    fn raw_records(
+        &self,
+        partition: u32,
+        offsets: &[u64],
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError> {
+        Source::raw_records(self, partition, offsets, cx)
     }
 }
 
@@ -242,6 +269,8 @@ pub enum Progress {
     Pending,
     /// A partition waits for slower ones; ask again soon.
     Held,
+    /// The source's rate limit is reached; ask again then.
+    Throttled(Timestamp),
     /// All partitions of this task have ended.
     Ended,
 }
@@ -291,8 +320,9 @@ pub(crate) struct Reading<S: Source> {
     pub(crate) table: Arc<Partitions>,
     pub(crate) metrics: Arc<OperatorMetrics>,
     pub(crate) out: Output<S::Item>,
-    pub(crate) dead_letters: Option<Output<DeadLetter>>,
+    pub(crate) failures: Failures,
     pub(crate) idle_after: Option<Duration>,
+    throttle: Arc<Throttle>,
     open: Vec<OpenPartition<S::Reader>>,
     next: usize,
     /// It was told to end where it stands.
@@ -312,8 +342,9 @@ impl<S: Source> Reading<S> {
         table: Arc<Partitions>,
         metrics: Arc<OperatorMetrics>,
         out: Output<S::Item>,
-        dead_letters: Option<Output<DeadLetter>>,
+        failures: Failures,
         idle_after: Option<Duration>,
+        throttle: Arc<Throttle>,
     ) -> Self {
         Reading {
             name,
@@ -324,8 +355,9 @@ impl<S: Source> Reading<S> {
             table,
             metrics,
             out,
-            dead_letters,
+            failures,
             idle_after,
+            throttle,
             open: Vec::new(),
             next: 0,
             drained: false,
@@ -340,27 +372,26 @@ impl<S: Source> Reading<S> {
 
     /// Both outputs have the same partitions, barriers and end.
     fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
-        if let Some(dead_letters) = &mut self.dead_letters {
-            dead_letters.signal(signal, cx)?;
-        }
+        self.failures.signal(signal, cx)?;
         self.out.signal(signal, cx)
     }
 
-    /// Reads a batch of the partition at `at`.
-    fn read(&mut self, at: usize) -> Result<Polled> {
+    /// Reads up to `most` records of the partition at `at`.
+    fn read(&mut self, at: usize, most: usize) -> Result<Polled> {
         let partition = &mut self.open[at];
         let mut records = Records {
             batch: &mut self.batch,
-            dead: self.dead_letters.as_ref().map(|_| &mut self.dead),
+            dead: self.failures.are_kept().then_some(&mut self.dead),
             partition: partition.entry.index,
             name: &partition.entry.name,
             bytes: 0,
         };
-        let polled = partition.reader.poll(Batch::<S::Item>::CAPACITY, &mut records);
+        let polled = partition.reader.poll(most, &mut records);
         let bytes = records.bytes;
         let polled =
             polled.map_err(|e| Error::source(&self.name, format!("reading {}", partition.entry.name), e))?;
         self.metrics.add_bytes(bytes);
+        self.throttle.settle(partition.entry.index, most, self.batch.len() + self.dead.len(), bytes);
         Ok(polled)
     }
 
@@ -376,11 +407,10 @@ impl<S: Source> Reading<S> {
         self.out.forward(&mut batch, cx)?;
         batch.clear();
         self.batch = batch;
-        if let Some(dead_letters) = &mut self.dead_letters {
-            dead_letters.forward(&mut self.dead, cx)?;
-            self.dead.clear();
+        for (stamp, letter) in self.dead.drain() {
+            self.failures.push(stamp, letter.error, letter.record.and_then(|record| record.raw));
         }
-        Ok(())
+        self.failures.send(cx)
     }
 
     /// Whether the source has not ended, though there is nothing to read: no task has opened a partition of it.
@@ -435,7 +465,7 @@ impl<S: Source> SourceTask for Reading<S> {
     }
 
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Result<Progress> {
-        let (mut held, mut open) = (false, false);
+        let (mut held, mut open, mut throttled) = (false, false, None::<Timestamp>);
         for _ in 0..self.open.len() {
             let at = self.next % self.open.len();
             self.next = at + 1;
@@ -449,7 +479,16 @@ impl<S: Source> SourceTask for Reading<S> {
                 self.open[at].silent_since = None;
                 continue;
             }
-            let polled = self.read(at)?;
+            let index = self.open[at].entry.index;
+            let most = match self.throttle.claim(cx.now, index, Batch::<S::Item>::CAPACITY) {
+                Claim::Read(most) => most,
+                Claim::Wait(until) => {
+                    throttled = Some(throttled.map_or(until, |before| before.min(until)));
+                    self.open[at].silent_since = None;
+                    continue;
+                }
+            };
+            let polled = self.read(at, most)?;
             let some = !self.batch.is_empty() || !self.dead.is_empty();
             if some {
                 self.pass_on(at, cx)?;
@@ -458,7 +497,6 @@ impl<S: Source> SourceTask for Reading<S> {
             }
             if polled == Polled::Ended {
                 self.open[at].ended = true;
-                let index = self.open[at].entry.index;
                 self.change(PartitionChange::Ended(index), cx)?;
                 return Ok(Progress::Ready);
             }
@@ -466,11 +504,12 @@ impl<S: Source> SourceTask for Reading<S> {
                 return Ok(Progress::Ready);
             }
         }
-        Ok(match (open, held) {
-            (false, _) if self.waits_for_the_first() => Progress::Pending,
-            (false, _) => Progress::Ended,
-            (true, true) => Progress::Held,
-            (true, false) => Progress::Pending,
+        Ok(match (open, throttled, held) {
+            (false, ..) if self.waits_for_the_first() => Progress::Pending,
+            (false, ..) => Progress::Ended,
+            (true, Some(until), _) => Progress::Throttled(until),
+            (true, None, true) => Progress::Held,
+            (true, None, false) => Progress::Pending,
         })
     }
 
@@ -501,9 +540,7 @@ impl<S: Source> SourceTask for Reading<S> {
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        if let Some(dead_letters) = &mut self.dead_letters {
-            dead_letters.flush(cx)?;
-        }
+        self.failures.flush(cx)?;
         self.out.flush(cx)
     }
 

@@ -1,7 +1,9 @@
 //! A source that gives a few records at a time, so that much can happen between.
 
 use rivermark::BoxError;
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
+use rivermark::source::{
+    ConnectorContext, Polled, RawRecord, Records, Source, SourcePartition, SourceReader, Waker,
+};
 
 /// `source`, at most `most` records a poll.
 pub struct Sips<S> {
@@ -30,6 +32,15 @@ impl<S: Source> Source for Sips<S> {
         cx: &ConnectorContext<'_>,
     ) -> Result<Self::Reader, BoxError> {
         Ok(Sipping { reader: self.source.reader(partition, position, waker, cx)?, most: self.most })
+    }
+
+    fn raw_records(
+        &self,
+        partition: u32,
+        offsets: &[u64],
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError> {
+        self.source.raw_records(partition, offsets, cx)
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where operators are declared, below `operators/src`; what the engine and the tests use is elsewhere.
-const FOLDERS: [&str; 7] = ["stream", "window", "process", "join", "table", "pattern", "look_up"];
+const FOLDERS: [&str; 8] =
+    ["dead_letters", "stream", "window", "process", "join", "table", "pattern", "look_up"];
 
 /// Every public method that makes a stream or a table of its receiver, as `Type::method`.
 pub fn operators() -> BTreeSet<String> {

@@ -36,10 +36,10 @@ fn what_cannot_be_decoded_goes_to_the_dead_letters_with_its_bytes_and_place() {
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 4, 5]);
     let mut dead: Vec<DeadLetter> = dead.rows();
-    dead.sort_by(|a, b| (&a.partition, a.offset).cmp(&(&b.partition, b.offset)));
+    dead.sort_by(|a, b| (a.partition(), a.offset()).cmp(&(b.partition(), b.offset())));
     let found: Vec<_> = dead
         .iter()
-        .map(|letter| (&*letter.partition, letter.offset, letter.key.as_deref(), letter.value.as_deref()))
+        .map(|letter| (letter.partition().unwrap(), letter.offset().unwrap(), letter.key(), letter.value()))
         .collect();
     assert_eq!(
         found,
@@ -58,8 +58,11 @@ fn dead_letters_can_be_counted_in_windows_as_any_stream() {
         let (decoded, letters) = flow.source_with_dead_letters(source);
         decoded.sink(Collect::new());
         letters
-            .event_time(|letter| Timestamp::from_millis(letter.offset as i64), Watermarks::monotonous())
-            .key_by(|letter| letter.partition.clone())
+            .event_time(
+                |letter| Timestamp::from_millis(letter.offset().unwrap() as i64),
+                Watermarks::monotonous(),
+            )
+            .key_by(|letter| letter.partition().unwrap().to_owned())
             .window(Windows::tumbling(millis(10)))
             .count()
             .sink(counts.clone());
@@ -89,7 +92,7 @@ fn read_file<S: Source<Item = Row>>(source: S) -> (Vec<Row>, Vec<BadRow>) {
     let (flow, rows, dead) = (lab.flow(), Collect::new(), Collect::new());
     let (decoded, letters) = flow.source_with_dead_letters(source);
     decoded.sink(rows.clone());
-    letters.map(|letter| (letter.offset, letter.value.unwrap())).sink(dead.clone());
+    letters.map(|letter| (letter.offset().unwrap(), letter.value().unwrap().to_vec())).sink(dead.clone());
     lab.engine().run(flow).unwrap();
     (rows.rows(), dead.rows())
 }

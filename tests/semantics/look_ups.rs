@@ -7,8 +7,8 @@ use crate::support::{
 use rivermark::connectors::{Collect, FromVec, blocking};
 use rivermark::simulation::Simulation;
 use rivermark::{
-    BoxError, Engine, Flow, Job, LookUp, Options, Reply, Restart, StateBackend, Stream, Timestamp,
-    Watermarks, Windows, millis, secs,
+    BoxError, DeadLetter, Engine, Flow, Job, LookUp, Options, Reply, Restart, StateBackend, Stream,
+    Timestamp, Watermarks, Windows, millis, secs,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -330,4 +330,34 @@ fn a_look_up_where_the_order_of_records_depends_on_the_moment_is_an_error_of_the
     assert!(unordered.contains("`event_time-1` comes behind `look_up-1`, which is unordered"), "{unordered}");
     let none = refused(&|records| ask(records, look_up().capacity(0)));
     assert!(none.contains("nothing could ever be asked"), "{none}");
+}
+
+#[test]
+fn a_replay_has_the_same_dead_letters_although_the_service_is_well_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().workers(2).restart(Restart::Never).state_backend(StateBackend::Memory);
+    let engine = Engine::open_with(directory.path(), options).unwrap();
+    let run = |version: u64, service: fn(i64) -> Result<i64, BoxError>| {
+        let (flow, rows, letters) = (Flow::new("prices").version(version), Collect::new(), Collect::new());
+        let records = vec![(0..40).collect(), (40..80).collect()];
+        let found = flow.source(FromVec::partitions(records)).look_up(
+            LookUp::new(blocking(1, service)),
+            |number: &i64| *number,
+            |number, answer| (number, answer),
+        );
+        found.dead_letters().sink(letters.clone());
+        found.sink(rows.clone());
+        engine.run(flow).unwrap();
+        let place =
+            |letter: DeadLetter| (letter.partition().unwrap().to_owned(), letter.offset(), letter.error);
+        let mut letters: Vec<_> = letters.rows().into_iter().map(place).collect();
+        // Each partition's are in order; which worker commits first is the moment's.
+        letters.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut rows = rows.rows();
+        rows.sort_unstable();
+        (rows, letters)
+    };
+    let first = run(1, |number| if number % 3 == 0 { Err("503".into()) } else { Ok(number * 2) });
+    assert_eq!((first.0.len(), first.1.len()), (53, 27));
+    assert_eq!(run(2, |number| Ok(number * 5)), first);
 }

@@ -9,6 +9,7 @@ mod discovery;
 mod durability;
 mod ends;
 mod extremes;
+mod failures;
 mod geometry;
 mod keyed;
 mod lateness;

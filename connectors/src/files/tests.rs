@@ -85,9 +85,9 @@ fn a_dead_letter_has_the_bytes_that_the_file_has() {
         let open = |place| CsvReader::new(Cursor::new(file.clone()), "a.csv".into(), place).unwrap();
         let (rows, letters, errors) = read_all(&mut open(Place::default()));
         assert_eq!((rows, errors), (vec![1, 6], vec![]));
-        let raw: Vec<_> = letters.iter().map(|letter| letter.value.as_deref().unwrap()).collect();
+        let raw: Vec<_> = letters.iter().map(|letter| letter.value().unwrap()).collect();
         assert_eq!(raw, bad);
-        let offsets: Vec<_> = letters.iter().map(|letter| letter.offset).collect();
+        let offsets: Vec<_> = letters.iter().map(|letter| letter.offset().unwrap()).collect();
         assert_eq!(offsets, [1, 2, 3, 4]);
         assert!(letters[0].error.contains("record 2 (line: "), "{}", letters[0].error);
         // They are the same in a run that begins in the middle.
@@ -102,7 +102,7 @@ fn a_dead_letter_has_the_bytes_that_the_file_has() {
     let mut reader = JsonLinesReader::new(Cursor::new(lines), "a.jsonl".into(), Place::default());
     let (rows, letters, errors) = read_all(&mut reader);
     assert_eq!((rows, errors), (vec![1, 6], vec![]));
-    assert_eq!(letters[0].value.as_deref(), Some(&b"[\xff]"[..]));
+    assert_eq!(letters[0].value(), Some(&b"[\xff]"[..]));
     assert!(letters[0].error.starts_with("line 3 of the file, byte 8: "), "{}", letters[0].error);
 }
 

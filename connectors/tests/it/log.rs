@@ -1,10 +1,13 @@
 use rivermark_connectors::conformance::{check_sink, check_source};
 use rivermark_connectors::{LogSink, LogSource};
-use rivermark_log::{Isolation, Log, LogOptions, MemoryDisk, Position, RecordBatch, TopicOptions};
+use rivermark_log::{Isolation, Log, LogOptions, MemoryDisk, Position, RecordBatch, Retention, TopicOptions};
 use rivermark_operators::plan::Resources;
 use rivermark_operators::sink::{Batch, CommitError, Epoch, Sink, SinkContext, SinkWriter};
-use rivermark_operators::source::{ConnectorContext, Polled, Records, Source, SourceReader, Waker};
+use rivermark_operators::source::{
+    ConnectorContext, Polled, RawRecord, Records, Source, SourceReader, Waker,
+};
 use rivermark_operators::{Stamp, Timestamp, Upsert};
+use std::time::Duration;
 
 fn log() -> (Log, Resources) {
     let log = Log::open("log", LogOptions::new().disk(MemoryDisk::new())).unwrap();
@@ -220,4 +223,34 @@ fn a_record_without_a_key_is_no_row_of_a_table() {
     let mut batch = Batch::new();
     let error = reader.poll(10, &mut Records::into_batch(&mut batch)).unwrap_err().to_string();
     assert!(error.contains("has no key"), "{error}");
+}
+
+#[test]
+fn records_are_read_again_by_offset_over_gaps_and_what_is_gone_is_none() {
+    let (log, resources) = log();
+    let retention = Retention { time: Some(Duration::from_millis(100)), bytes: None };
+    let options = TopicOptions::new(1).segment_bytes(4096).retention(retention);
+    let topic = log.create_topic("numbers", options).unwrap();
+    // As old as their offset, in milliseconds.
+    for from in (0..20_000_i64).step_by(50) {
+        let mut batch = RecordBatch::new();
+        (from..from + 50).for_each(|n| batch.push(Some(b"key"), Some(n.to_string().as_bytes()), n));
+        topic.append(0, &mut batch).unwrap();
+    }
+    let cx = ConnectorContext { flow: "flow", version: 1, name: "source", resources: &resources };
+    let source = LogSource::<u64>::topic("numbers");
+    let read = |offsets: &[u64]| -> Vec<Option<u64>> {
+        let raw = source.raw_records(0, offsets, &cx).unwrap();
+        let value = |raw: RawRecord| {
+            assert_eq!(raw.key.as_deref(), Some(&b"key"[..]));
+            serde_json::from_slice(&raw.value.unwrap()).unwrap()
+        };
+        raw.into_iter().map(|raw| raw.map(value)).collect()
+    };
+    let offsets = [0, 1, 49, 50, 6_000, 6_001, 19_998, 19_999];
+    assert_eq!(read(&offsets), offsets.map(Some));
+    log.maintain(10_000).unwrap();
+    assert_eq!(read(&[0, 6_000, 19_998]), [None, None, Some(19_998)]);
+    assert_eq!(read(&[19_999, 20_000, 90_000]), [Some(19_999), None, None]);
+    assert_eq!(read(&[]), []);
 }

@@ -216,7 +216,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         let first = |either: &Either<V, Row<M, B>>| matches!(either, Either::Right(_));
         let ordered = records.connect(copies).in_event_time_order_with_first(first);
         let function = Broadcasting { function, places: Vec::new(), records: PhantomData };
-        ordered.process_as("process_with_broadcast", true, function)
+        ordered.process_failing("process_with_broadcast", true, function)
     }
 }
 

@@ -6,6 +6,7 @@ use super::reply::{Mailbox, Replied, Ticket};
 use super::{Ask, LookUp, OrElse};
 use crate::batch::{Batch, Origin, Stamp};
 use crate::context::{BlameCell, PartitionStatePart, TaskContext};
+use crate::dead_letters::Failures;
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::outstanding::Share;
@@ -56,14 +57,18 @@ pub(super) struct Asking<T, Q, A, U, R, J> {
     journaled: bool,
     request: R,
     join: J,
-    queue: Queue<T, A>,
+    queue: Queue<T, Outcome<A>>,
     mailbox: Arc<Mailbox<A>>,
     replied: Vec<Replied<A>>,
     table: Arc<Partitions>,
     partitions: Vec<Partition>,
     share: Share,
     out: Output<U>,
+    failures: Failures,
 }
+
+/// An answer, or why there is none: then the record is a dead letter. Journaled as such, so that a replay has the same letters.
+type Outcome<A> = Result<A, String>;
 
 fn encoded<T: Serialize + 'static>(value: &T) -> Result<Vec<u8>, BoxError> {
     let mut bytes = Vec::new();
@@ -86,6 +91,7 @@ where
         request: R,
         join: J,
         out: Output<U>,
+        failures: Failures,
     ) -> Self {
         let environment = builder.environment();
         Asking {
@@ -104,6 +110,7 @@ where
             partitions: Vec::new(),
             share: builder.outstanding().share(),
             out,
+            failures,
         }
     }
 
@@ -161,15 +168,16 @@ where
         // The hash's upper half: the journal is long, and one offset has few requests.
         let request = if self.journaled { (hash_key(&(self.request)(&value)) >> 32) as u32 } else { 0 };
         let phase = match self.repeated(stamp.origin, request)? {
-            Some(answer) => Phase::Answered(value, answer),
-            None => Phase::New(value),
+            // What stops the job is asked again: it may have been mended.
+            Some(answer) if answer.is_ok() || self.failures.are_kept() => Phase::Answered(value, answer),
+            _ => Phase::New(value),
         };
         self.queue.push(Waiting { stamp, request, phase });
         Ok(())
     }
 
     /// What an earlier version was answered to this request.
-    fn repeated(&mut self, origin: Origin, request: u32) -> Result<Option<A>, BoxError> {
+    fn repeated(&mut self, origin: Origin, request: u32) -> Result<Option<Outcome<A>>, BoxError> {
         let at = position(&self.partitions, origin);
         let Some(repeats) = &mut self.partitions[at].repeats else { return Ok(None) };
         let answer = repeats.answer_to(origin.offset().unwrap_or_default(), request)?;
@@ -200,7 +208,7 @@ where
         let mut replied = std::mem::take(&mut self.replied);
         self.mailbox.take(&mut replied);
         for (ticket, answer) in replied.drain(..) {
-            self.hear(ticket, answer, now)?;
+            self.hear(ticket, answer.map(Ok), now)?;
         }
         self.replied = replied;
         Ok(())
@@ -230,7 +238,7 @@ where
         }
     }
 
-    fn hear(&mut self, ticket: Ticket, answer: Result<A, BoxError>, now: Timestamp) -> Result<()> {
+    fn hear(&mut self, ticket: Ticket, answer: Result<Outcome<A>, BoxError>, now: Timestamp) -> Result<()> {
         let Some(reason) = self.queue.hear(ticket, answer, now) else { return Ok(()) };
         let Some((stamp, value)) = self.queue.given_up(ticket.place) else { return Ok(()) };
         let mut watch = self.blame.watch(&self.name);
@@ -241,7 +249,10 @@ where
                 Err(format!("its look-up failed {} times, the last time: {reason}", self.attempts).into())
             }
         };
-        let answer = instead.map_err(|e| watch.fail(e))?;
+        let answer = match instead {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failures.describe(error, &watch)?),
+        };
         drop(watch);
         self.queue.answer_instead(ticket.place, answer);
         Ok(())
@@ -251,7 +262,7 @@ where
     fn release(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         loop {
             let journaled = self.journaled;
-            let bytes = |answer: &A| if journaled { encoded(answer) } else { Ok(Vec::new()) };
+            let bytes = |answer: &Outcome<A>| if journaled { encoded(answer) } else { Ok(Vec::new()) };
             if let Some(early) = self.queue.take_early(bytes) {
                 let (stamp, value, answer) = early.map_err(|e| self.not_written(e))?;
                 self.emit(stamp, value, answer, cx)?;
@@ -259,7 +270,7 @@ where
             }
             match self.queue.pop() {
                 None => break,
-                Some(Entry::Signal(signal)) => self.out.signal(signal, cx)?,
+                Some(Entry::Signal(signal)) => self.pass_on(signal, cx)?,
                 Some(Entry::Record(Waiting { stamp, request, phase })) => match phase {
                     Phase::Answered(value, answer) => {
                         if self.journaled {
@@ -273,10 +284,23 @@ where
                 },
             }
         }
+        self.failures.send(cx)?;
         self.out.send(cx)
     }
 
-    fn emit(&mut self, stamp: Stamp, value: T, answer: A, cx: &mut TaskContext<'_>) -> Result<()> {
+    fn pass_on(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.signal(signal, cx)?;
+        self.out.signal(signal, cx)
+    }
+
+    fn emit(&mut self, stamp: Stamp, value: T, answer: Outcome<A>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.failures.push(stamp, error, None);
+                return Ok(());
+            }
+        };
         let mut watch = self.blame.watch(&self.name);
         watch.at(&stamp);
         self.out.push(stamp, (self.join)(value, answer));
@@ -354,7 +378,7 @@ where
         match signal {
             // Before anything of it: nothing that is in the queue is of this partition.
             Signal::Partition(PartitionChange::Opened(index)) => {
-                self.out.signal(signal, cx)?;
+                self.pass_on(signal, cx)?;
                 self.open(index)?;
                 self.share.set(!self.queue.is_empty(), self.queue.is_full());
                 Ok(())
@@ -362,12 +386,12 @@ where
             Signal::Barrier(epoch) => {
                 self.advance(cx)?;
                 self.save(epoch.0, cx)?;
-                self.out.signal(signal, cx)
+                self.pass_on(signal, cx)
             }
             // A job that stops before its sources end has what is in the queue in its last checkpoint.
             Signal::End => {
                 self.share.set(false, false);
-                self.out.signal(signal, cx)
+                self.pass_on(signal, cx)
             }
             Signal::Watermark(_) | Signal::Idle | Signal::Active | Signal::Partition(_) => {
                 self.queue.push_signal(signal);
@@ -378,6 +402,7 @@ where
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.advance(cx)?;
+        self.failures.flush(cx)?;
         self.out.flush(cx)
     }
 }

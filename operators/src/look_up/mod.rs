@@ -3,12 +3,13 @@
 //! 1. A record becomes a request, and waits in a queue with the signals between records. As many requests as the look-up's capacity are out at
 //!    once; replies come from any thread, into a mailbox, and wake the worker.
 //! 2. A request that fails or is not answered in time is made again, after a pause, as often as the look-up says; then its fall-back answers,
-//!    or the job stops with an error that names the record. A reply that comes after its request was given up is dropped.
+//!    or the job stops with an error that names the record, or the record becomes a [dead letter](crate::dead_letters). A reply that comes after its request was given up is dropped.
 //! 3. Answered records leave the queue from its front: in order. Unordered, they leave as they are answered, but no record passes a watermark or
 //!    another signal in either direction, so event time behind a look-up is what it was before it.
 //! 4. While requests wait to be made, the worker reads no sources; when the sources end, the stream ends behind the last answer.
 //! 5. A barrier does not wait. What is in the queue goes into the checkpoint with it, and after a restart what was not answered is asked again.
-//! 6. Answers are journaled ([`crate::journal`]), in the order of the log: for each record its offset, a hash of the request and the answer. A
+//! 6. Answers are journaled ([`crate::journal`]), in the order of the log: for each record its offset, a hash of the request and the answer, or
+//!    why it became a dead letter. A
 //!    version of the flow that begins anew takes the answers from there, and asks only what the one before it had not asked: other requests, and
 //!    what lies behind the end of the journal.
 //!
@@ -22,6 +23,7 @@ mod reply;
 
 pub use reply::Reply;
 
+use crate::dead_letters::Failures;
 use crate::error::BoxError;
 use crate::plan::{NodeKind, NodeSpec};
 use crate::stream::Stream;
@@ -107,7 +109,8 @@ impl<Q, A> LookUp<Q, A> {
         self
     }
 
-    /// Answers in the place of the service when all attempts have failed; without it, or where it fails, that stops the job. What it answers is
+    /// Answers in the place of the service when all attempts have failed; without it, or where it fails, that
+    /// stops the job, or makes the record a dead letter ([`Stream::on_error`]). What it answers, or says, is
     /// journaled as other answers are: a replay finds the service down at the same records.
     pub fn or_else(
         mut self,
@@ -153,6 +156,7 @@ impl<T: StateValue> Stream<T> {
     ) -> Stream<U> {
         let mut spec = NodeSpec::new("look_up", NodeKind::Transform, vec![], 1);
         spec.needs_partitions = true;
+        spec.can_fail = true;
         spec.keeps_journals = look_up.journaled;
         spec.mixes_order = !look_up.rules.ordered;
         if look_up.rules.capacity == 0 {
@@ -160,7 +164,8 @@ impl<T: StateValue> Stream<T> {
         }
         self.then(spec, move |builder, port| {
             let out = builder.output::<U>(port);
-            let asking = Asking::new(builder, look_up.clone(), request.clone(), join.clone(), out);
+            let failures = Failures::open(builder);
+            let asking = Asking::new(builder, look_up.clone(), request.clone(), join.clone(), out, failures);
             builder.attach(0, asking);
             Ok(())
         })

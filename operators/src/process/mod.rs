@@ -50,7 +50,8 @@ pub trait ProcessFunction<K: Key, V>: Clone + Send + Sync + 'static {
         states.on_first_use();
     }
 
-    /// Takes a record. An error stops the job and names the record.
+    /// Takes a record. An error stops the job and names the record; or, where the stream of results has [dead letters](crate::dead_letters), what the
+    /// call did to state, timers and outputs is taken back, and the record becomes one.
     fn on_record(&mut self, key: &K, record: V, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError>;
 
     /// Takes a timer that is due. Default: nothing.

@@ -4,8 +4,9 @@ use super::order::Waiting;
 use super::{Context, ProcessFunction, Sides, States};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
+use crate::dead_letters::Failures;
 use crate::edge::{Operator, Output, Signal};
-use crate::error::{Error, Result};
+use crate::error::{BoxError, Error, Result};
 use crate::exchange::{Ahead, Keyed};
 use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     /// Runs a function over each key's records and timers, with state of its own.
     pub fn process<P: ProcessFunction<K, V>>(self, function: P) -> Stream<P::Out> {
-        self.process_as("process", false, function)
+        self.process_failing("process", false, function)
     }
 
     /// As [`KeyedStream::process`], for operators that are made of one: `label` names them in metrics and errors.
@@ -29,6 +30,18 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     ) -> Stream<P::Out> {
         let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = needs_event_time;
+        self.process_with(spec, None, move || Ok(function.clone()))
+    }
+
+    /// As [`KeyedStream::process_as`], for a user's own function, which may fail.
+    pub(crate) fn process_failing<P: ProcessFunction<K, V>>(
+        self,
+        label: &'static str,
+        needs_event_time: bool,
+        function: P,
+    ) -> Stream<P::Out> {
+        let spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
+        let spec = NodeSpec { needs_event_time, can_fail: true, ..spec };
         self.process_with(spec, None, move || Ok(function.clone()))
     }
 
@@ -113,6 +126,7 @@ struct Core<K: Key, P, Out> {
     out: Output<Out>,
     sides: Sides,
     late: LateCount,
+    failures: Failures,
 }
 
 impl<K: Key, P, Out: 'static> Core<K, P, Out> {
@@ -148,6 +162,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         P: ProcessFunction<K, V, Out = Out>,
     {
         watch.at(stamp);
+        self.mark();
         let Keyed { hash, key, value } = record;
         self.set_time(stamp.time.max(stamp.watermark));
         let mut context = Context {
@@ -163,7 +178,8 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             sides: &mut self.sides,
             late: &self.late,
         };
-        self.function.on_record(&key, value, &mut context).map_err(|e| watch.fail(e))?;
+        let called = self.function.on_record(&key, value, &mut context);
+        self.settle(called, stamp, watch)?;
         self.send_if_full(cx)
     }
 
@@ -183,6 +199,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         let Some((time, hash, key)) = due else { return Ok(false) };
         let stamp = Stamp::derived(Timestamp::from_millis(time));
         watch.at(&stamp);
+        self.mark();
         self.set_time(if watermark.is_none() { stamp.time.max(self.latest) } else { stamp.time });
         let mut context = Context {
             stamp,
@@ -197,7 +214,8 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             sides: &mut self.sides,
             late: &self.late,
         };
-        self.function.on_timer(&key, stamp.time, &mut context).map_err(|e| watch.fail(e))?;
+        let called = self.function.on_timer(&key, stamp.time, &mut context);
+        self.settle(called, &stamp, watch)?;
         self.send_if_full(cx)?;
         Ok(true)
     }
@@ -209,12 +227,34 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         self.store.set_time(time.millis());
     }
 
+    /// Where failures stop the job, nothing is ever taken back.
+    #[inline]
+    fn mark(&mut self) {
+        if self.failures.are_kept() {
+            self.store.mark();
+            self.out.mark();
+            self.sides.mark();
+        }
+    }
+
+    /// Takes back what a call did that failed, if the job goes on.
+    #[inline]
+    fn settle(&mut self, called: Result<(), BoxError>, stamp: &Stamp, watch: &Watch<'_>) -> Result<()> {
+        let Err(error) = called else { return Ok(()) };
+        self.failures.take(stamp, error, watch)?;
+        self.store.undo().map_err(self.failed("taking back what a failed call changed"))?;
+        self.out.undo();
+        self.sides.undo();
+        Ok(())
+    }
+
     #[inline]
     fn send_if_full(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        if self.out.is_full() { self.send(cx) } else { Ok(()) }
+        if self.out.is_full() || self.failures.are_many() { self.send(cx) } else { Ok(()) }
     }
 
     fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.send(cx)?;
         self.sides.send(cx)?;
         self.out.send(cx)
     }
@@ -224,6 +264,10 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
     fn open(builder: &mut TaskBuilder<'_>, port: usize, function: P) -> Result<Self> {
         let name = builder.name();
         let mut store = builder.open_store()?;
+        let failures = Failures::open(builder);
+        if failures.are_kept() {
+            store.make_undoable();
+        }
         let timers = store.timers("timers").map_err(|e| Error::state(&name, "opening the timers", e))?;
         if builder.has_event_time() {
             store.expire_until(builder.restored_watermark().millis());
@@ -243,6 +287,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             out: builder.output::<P::Out>(port),
             sides: builder.sides(),
             late: LateCount::new(builder.metrics()),
+            failures,
         };
         Ok(Processing { core, order: None, due: None })
     }
@@ -251,6 +296,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
         if let Some(order) = &mut self.order {
             order.late.signal(signal, cx)?;
         }
+        self.core.failures.signal(signal, cx)?;
         self.core.sides.signal(signal, cx)?;
         self.core.out.signal(signal, cx)
     }
@@ -373,6 +419,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
         if let Some(order) = &mut self.order {
             order.late.flush(cx)?;
         }
+        self.core.failures.flush(cx)?;
         self.core.sides.flush(cx)?;
         self.core.out.flush(cx)
     }

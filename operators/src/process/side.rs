@@ -93,6 +93,8 @@ impl SidePort {
 /// An [`Output`] whose type is forgotten.
 pub(crate) trait AnySide {
     fn as_any(&mut self) -> &mut dyn Any;
+    fn mark(&mut self);
+    fn undo(&mut self);
     fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
     fn signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()>;
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
@@ -101,6 +103,14 @@ pub(crate) trait AnySide {
 impl<T: 'static> AnySide for Output<T> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
+    }
+
+    fn mark(&mut self) {
+        Output::mark(self);
+    }
+
+    fn undo(&mut self) {
+        Output::undo(self);
     }
 
     fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
@@ -127,6 +137,16 @@ impl Sides {
             panic!("side output `{}` is read as another type than {}", side.name, type_name::<T>());
         };
         output.push(stamp, record);
+    }
+
+    /// See [`Output::mark`].
+    pub(crate) fn mark(&mut self) {
+        self.0.iter_mut().for_each(|(_, output)| output.mark());
+    }
+
+    /// See [`Output::undo`].
+    pub(crate) fn undo(&mut self) {
+        self.0.iter_mut().for_each(|(_, output)| output.undo());
     }
 
     pub(crate) fn send(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {

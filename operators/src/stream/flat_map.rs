@@ -1,10 +1,11 @@
-//! `flat_map`, `filter_map`: one record in, any number out.
+//! `flat_map`, `try_flat_map`, `filter_map`: one record in, any number out.
 
 use super::Stream;
 use crate::batch::Batch;
 use crate::context::{BlameCell, TaskContext};
+use crate::dead_letters::Failures;
 use crate::edge::{Operator, Output, Signal};
-use crate::error::Result;
+use crate::error::{BoxError, Result};
 use crate::plan::{NodeKind, NodeSpec};
 use std::sync::Arc;
 
@@ -14,7 +15,16 @@ impl<T: Send + 'static> Stream<T> {
         self,
         f: impl Fn(T) -> I + Clone + Send + Sync + 'static,
     ) -> Stream<U> {
-        self.flat_mapping("flat_map", f)
+        self.flat_mapping("flat_map", false, move |value| Ok(f(value)))
+    }
+
+    /// As [`Stream::flat_map`], for functions that can fail: an error stops the job and names the record, or makes the record a dead letter
+    /// ([`Stream::on_error`]).
+    pub fn try_flat_map<U: Send + 'static, I: IntoIterator<Item = U>>(
+        self,
+        f: impl Fn(T) -> Result<I, BoxError> + Clone + Send + Sync + 'static,
+    ) -> Stream<U> {
+        self.flat_mapping("flat_map", true, f)
     }
 
     /// Keeps what `f` makes of records where it makes something: a `map` and a `filter` in one.
@@ -22,18 +32,20 @@ impl<T: Send + 'static> Stream<T> {
         self,
         f: impl Fn(T) -> Option<U> + Clone + Send + Sync + 'static,
     ) -> Stream<U> {
-        self.flat_mapping("filter_map", f)
+        self.flat_mapping("filter_map", false, move |value| Ok(f(value)))
     }
 
     fn flat_mapping<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         label: &'static str,
-        f: impl Fn(T) -> I + Clone + Send + Sync + 'static,
+        can_fail: bool,
+        f: impl Fn(T) -> Result<I, BoxError> + Clone + Send + Sync + 'static,
     ) -> Stream<U> {
-        self.then(NodeSpec::new(label, NodeKind::Transform, vec![], 1), move |builder, port| {
-            let out = builder.output::<U>(port);
-            builder
-                .attach(0, FlatMapping { name: builder.name(), blame: builder.blame(), f: f.clone(), out });
+        let spec = NodeSpec { can_fail, ..NodeSpec::new(label, NodeKind::Transform, vec![], 1) };
+        self.then(spec, move |builder, port| {
+            let (out, failures) = (builder.output::<U>(port), Failures::open(builder));
+            let (name, blame) = (builder.name(), builder.blame());
+            builder.attach(0, FlatMapping { name, blame, f: f.clone(), out, failures });
             Ok(())
         })
     }
@@ -44,14 +56,19 @@ struct FlatMapping<F, U> {
     blame: BlameCell,
     f: F,
     out: Output<U>,
+    failures: Failures,
 }
 
-impl<T, U, I: IntoIterator<Item = U>, F: Fn(T) -> I> Operator<T> for FlatMapping<F, U> {
+impl<T, U, I: IntoIterator<Item = U>, F: Fn(T) -> Result<I, BoxError>> Operator<T> for FlatMapping<F, U> {
     fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
         batch.try_drain(|stamp, value| {
             watch.at(stamp);
-            for result in (self.f)(value) {
+            let results = match (self.f)(value) {
+                Ok(results) => results,
+                Err(error) => return self.failures.take(stamp, error, &watch),
+            };
+            for result in results {
                 self.out.push(*stamp, result);
                 // One record may become millions: they go on in batches, not in one.
                 if self.out.is_full() {
@@ -61,14 +78,17 @@ impl<T, U, I: IntoIterator<Item = U>, F: Fn(T) -> I> Operator<T> for FlatMapping
             Ok(())
         })?;
         drop(watch);
+        self.failures.send(cx)?;
         self.out.send(cx)
     }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.signal(signal, cx)?;
         self.out.signal(signal, cx)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.flush(cx)?;
         self.out.flush(cx)
     }
 }

@@ -3,6 +3,7 @@
 use super::Stream;
 use crate::batch::Batch;
 use crate::context::{BlameCell, TaskContext};
+use crate::dead_letters::Failures;
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{BoxError, Result};
 use crate::plan::{NodeKind, NodeSpec};
@@ -11,17 +12,28 @@ use std::sync::Arc;
 impl<T: Send + 'static> Stream<T> {
     /// Replaces each record by what `f` makes of it. Time and provenance stay.
     pub fn map<U: Send + 'static>(self, f: impl Fn(T) -> U + Clone + Send + Sync + 'static) -> Stream<U> {
-        self.try_map(move |value| Ok(f(value)))
+        self.mapping(false, move |value| Ok(f(value)))
     }
 
-    /// As [`Stream::map`], for functions that can fail: an error stops the job and names the record.
+    /// As [`Stream::map`], for functions that can fail: an error stops the job and names the record, or makes the record a dead letter
+    /// ([`Stream::on_error`]).
     pub fn try_map<U: Send + 'static>(
         self,
         f: impl Fn(T) -> Result<U, BoxError> + Clone + Send + Sync + 'static,
     ) -> Stream<U> {
-        self.then(NodeSpec::new("map", NodeKind::Transform, vec![], 1), move |builder, port| {
-            let out = builder.output::<U>(port);
-            builder.attach(0, Mapping { name: builder.name(), blame: builder.blame(), f: f.clone(), out });
+        self.mapping(true, f)
+    }
+
+    fn mapping<U: Send + 'static>(
+        self,
+        can_fail: bool,
+        f: impl Fn(T) -> Result<U, BoxError> + Clone + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let spec = NodeSpec { can_fail, ..NodeSpec::new("map", NodeKind::Transform, vec![], 1) };
+        self.then(spec, move |builder, port| {
+            let (out, failures) = (builder.output::<U>(port), Failures::open(builder));
+            let (name, blame) = (builder.name(), builder.blame());
+            builder.attach(0, Mapping { name, blame, f: f.clone(), out, failures });
             Ok(())
         })
     }
@@ -32,6 +44,7 @@ struct Mapping<F, U> {
     blame: BlameCell,
     f: F,
     out: Output<U>,
+    failures: Failures,
 }
 
 impl<T, U, F: Fn(T) -> Result<U, BoxError>> Operator<T> for Mapping<F, U> {
@@ -39,19 +52,24 @@ impl<T, U, F: Fn(T) -> Result<U, BoxError>> Operator<T> for Mapping<F, U> {
         let mut watch = self.blame.watch(&self.name);
         batch.try_drain(|stamp, value| {
             watch.at(stamp);
-            let value = (self.f)(value).map_err(|e| watch.fail(e))?;
-            self.out.push(*stamp, value);
+            match (self.f)(value) {
+                Ok(value) => self.out.push(*stamp, value),
+                Err(error) => self.failures.take(stamp, error, &watch)?,
+            }
             Ok(())
         })?;
         drop(watch);
+        self.failures.send(cx)?;
         self.out.send(cx)
     }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.signal(signal, cx)?;
         self.out.signal(signal, cx)
     }
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.failures.flush(cx)?;
         self.out.flush(cx)
     }
 }

@@ -15,11 +15,13 @@ mod union;
 pub use deduplicate::Keep;
 pub use key_by::KeyedStream;
 
+use crate::dead_letters::{DeadLetter, Failures, write_letters};
 use crate::error::Result;
 use crate::plan::{Dropped, Graph, NodeKind, NodeSpec, Plan, TaskBuilder};
 use crate::process::Side;
+use crate::rate_limit::RateLimit;
 use crate::sink::{CommitterOf, Sink, Writing};
-use crate::source::{DeadLetter, Reading, Source};
+use crate::source::{Reading, Source};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -33,12 +35,16 @@ pub struct Flow {
     name: String,
     version: u64,
     graph: Rc<RefCell<Graph>>,
+    dead_letters: RefCell<Option<UseDeadLetters>>,
 }
+
+/// What is made of the dead letters of a flow.
+type UseDeadLetters = Box<dyn FnOnce(Stream<DeadLetter>)>;
 
 impl Flow {
     /// An empty flow. The name is part of file names: letters, digits, `-`, `_` and `.`.
     pub fn new(name: impl Into<String>) -> Flow {
-        Flow { name: name.into(), version: 1, graph: Rc::default() }
+        Flow { name: name.into(), version: 1, graph: Rc::default(), dead_letters: RefCell::default() }
     }
 
     /// Says which version of the flow this is; each has its own state and checkpoints. Default: 1.
@@ -82,27 +88,19 @@ impl Flow {
         self.graph.borrow_mut().drop_state(Dropped { operator: source.into(), state: None, is_source: true });
     }
 
-    /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is.
+    /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is, unless
+    /// [`Stream::on_error`] or [`Stream::dead_letters`] say otherwise.
     pub fn source<S: Source>(&self, source: S) -> Stream<S::Item> {
-        self.add_source(source, false).0
-    }
-
-    /// As [`Flow::source`], but undecodable records go to the second stream, with their bytes.
-    pub fn source_with_dead_letters<S: Source>(&self, source: S) -> (Stream<S::Item>, Stream<DeadLetter>) {
-        self.add_source(source, true)
-    }
-
-    fn add_source<S: Source>(&self, source: S, dead_letters: bool) -> (Stream<S::Item>, Stream<DeadLetter>) {
         let source = Arc::new(source);
         let reads = Arc::clone(&source);
-        let spec = NodeSpec::new("source", NodeKind::Source, vec![], 2);
+        let spec = NodeSpec { can_fail: true, ..NodeSpec::new("source", NodeKind::Source, vec![], 1) };
         let mut graph = self.graph.borrow_mut();
         let flow = self.name.clone();
         // The first port's index is the number of ports before: it is needed inside the factory, before `add` returns it.
         let first = graph.next_port();
         let (node, port) = graph.add(spec, move |builder| {
             let out = builder.output::<S::Item>(first);
-            let dead = builder.output::<DeadLetter>(first + 1);
+            let failures = Failures::open(builder);
             let environment = builder.environment();
             let reading = Reading::new(
                 builder.name(),
@@ -113,15 +111,27 @@ impl Flow {
                 Arc::clone(&environment.partitions),
                 builder.metrics(),
                 out,
-                dead_letters.then_some(dead),
+                failures,
                 builder.idle_after(),
+                builder.throttle(),
             );
             builder.add_source(reading);
             Ok(())
         });
         graph.set_source(node, source);
         drop(graph);
-        (self.stream(port), self.stream(port + 1))
+        self.stream(port)
+    }
+
+    /// As [`Flow::source`], but undecodable records go to the second stream, with their bytes: its [`Stream::dead_letters`].
+    pub fn source_with_dead_letters<S: Source>(&self, source: S) -> (Stream<S::Item>, Stream<DeadLetter>) {
+        let records = self.source(source);
+        let dead_letters = records.dead_letters();
+        (records, dead_letters)
+    }
+
+    pub(crate) fn set_dead_letters(&self, dead_letters: UseDeadLetters) {
+        *self.dead_letters.borrow_mut() = Some(dead_letters);
     }
 
     /// Adds a node without inputs and gives its first output. The factory gets the index of that output port.
@@ -146,6 +156,11 @@ impl Flow {
     /// # Errors
     /// If it has no source or sink, names an operator twice, or asks for event time where there is none.
     pub fn into_plan(self) -> Result<Plan> {
+        let unread = self.graph.borrow().unread_failures();
+        if let Some(use_letters) = self.dead_letters.take().filter(|_| !unread.is_empty()) {
+            // Any port leads to the graph.
+            use_letters(write_letters(&self.stream::<()>(0), &unread));
+        }
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         graph.into_plan(self.name, self.version)
     }
@@ -174,6 +189,13 @@ impl<T: Send + 'static> Stream<T> {
         let node = graph.node_of(self.port);
         graph.rename(node, name);
         drop(graph);
+        self
+    }
+
+    /// Limits how fast the source that this stream comes out of is read, over all of its partitions and workers, which share it fairly. Results are
+    /// the same as without; see [`rate_limit`](crate::rate_limit). On another stream it is an error of [`Flow::into_plan`].
+    pub fn rate_limit(self, limit: RateLimit) -> Self {
+        self.graph.borrow_mut().set_rate_limit(self.port, limit);
         self
     }
 

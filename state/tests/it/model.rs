@@ -417,7 +417,7 @@ impl<'a> Harness<'a> {
             Step::Rebase => self.stores.iter_mut().for_each(KeyedStore::force_rebase),
             Step::Restore { workers } => self.restore(workers),
             Step::Undone(ref steps) => {
-                for store in &mut self.stores {
+                for store in self.stores.iter_mut() {
                     store.make_undoable();
                     store.mark();
                 }

@@ -5,10 +5,10 @@ use super::feed::Record;
 use rivermark::join::{BroadcastContext, BroadcastFunction};
 use rivermark::window::triggered::Accumulating;
 use rivermark::{
-    Aggregate, AsOfJoin, BoxError, Context, Either, Expiring, Interval, IntervalJoin, Keep, KeyedStream,
-    List, LookUp, Map, Match, Pattern, ProcessFunction, Punctuation, Reducing, Reply, Retractable, Side,
-    Stream, StreamTableJoin, Table, Timestamp, Trigger, TriggeredWindows, Ttl, Upsert, Value, WindowJoin,
-    WindowedStream, Windows, millis,
+    Aggregate, AsOfJoin, BoxError, Context, DeadLetter, Either, Expiring, Interval, IntervalJoin, Keep,
+    KeyedStream, List, LookUp, Map, Match, Pattern, ProcessFunction, Punctuation, Reducing, Reply,
+    Retractable, Side, Stream, StreamTableJoin, Table, Timestamp, Trigger, TriggeredWindows, Ttl, Upsert,
+    Value, WindowJoin, Windowed, WindowedStream, Windows, millis,
 };
 
 /// An operator, or several of a kind, and a flow that has little else.
@@ -62,7 +62,23 @@ pub const CASES: &[Case] = &[
     case("dead letters", &["Flow::source_with_dead_letters"], |it| {
         let (records, dead) = it.flow.source_with_dead_letters(it.feed(0).undecodable(5));
         it.show(records);
-        it.show(dead);
+        show_letters(it, dead);
+    }),
+    case("dead letters of functions", &["Stream::dead_letters", "Stream::try_flat_map"], |it| {
+        let odd = |record: Record| if record.2 % 2 == 0 { Ok([record.2]) } else { Err("it is odd".into()) };
+        let even = it.timeless(0).try_flat_map(odd);
+        show_letters(it, even.dead_letters());
+        it.show(even);
+        let tripled =
+            |row: Windowed<u8, u64>| if row.value < 9 { Ok(row.value * 3) } else { Err("too many".into()) };
+        let windows = keyed(it, 1).window(Windows::tumbling(millis(50))).count().try_map(tripled);
+        show_letters(it, windows.dead_letters());
+        it.show(windows);
+    }),
+    case("dead letters of functions with state", &["Stream::dead_letters"], |it| {
+        let ordered = keyed(it, 0).in_event_time_order().process(NoThirds);
+        show_letters(it, ordered.dead_letters());
+        it.show(ordered);
     }),
     // By key, in event-time order.
     case("reduce", &["KeyedStream::reduce"], |it| {
@@ -518,4 +534,46 @@ impl BroadcastFunction<u8, Record, u8, i64> for Ruling {
         cx.emit((record, rule, rules));
         Ok(())
     }
+}
+
+/// Adds up a key's records. Fails on some, after it has changed everything that can be changed.
+#[derive(Clone)]
+struct NoThirds;
+
+impl ProcessFunction<u8, Record> for NoThirds {
+    type Out = i64;
+
+    fn on_record(
+        &mut self,
+        _key: &u8,
+        record: Record,
+        cx: &mut Context<'_, u8, i64>,
+    ) -> Result<(), BoxError> {
+        const TOTAL: Value<i64> = Value::new("total");
+        let total = cx.state(TOTAL).update(
+            || 0,
+            |total| {
+                *total = *total * 3 % 1009 + record.2;
+                *total
+            },
+        )?;
+        cx.emit(total);
+        cx.timer(cx.time() + millis(25))?;
+        if record.2 % 3 == 0 { Err(format!("{} is divisible by 3", record.2).into()) } else { Ok(()) }
+    }
+
+    fn on_timer(
+        &mut self,
+        _key: &u8,
+        time: Timestamp,
+        cx: &mut Context<'_, u8, i64>,
+    ) -> Result<(), BoxError> {
+        cx.emit(-time.millis());
+        if time.millis() % 7 == 0 { Err("the timer's time is divisible by 7".into()) } else { Ok(()) }
+    }
+}
+
+/// Engines give each run of a case a flow of another name.
+fn show_letters(it: &Inputs<'_>, letters: Stream<DeadLetter>) {
+    it.show(letters.map(|letter| DeadLetter { flow: String::new(), ..letter }));
 }

@@ -2,7 +2,9 @@
 
 use rivermark::BoxError;
 use rivermark::connectors::Collect;
-use rivermark::source::{ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker};
+use rivermark::source::{
+    ConnectorContext, Polled, RawRecord, Records, Source, SourcePartition, SourceReader, Waker,
+};
 use rivermark::{Timestamp, Watermarks, millis};
 use std::sync::Arc;
 
@@ -88,6 +90,19 @@ impl Source for Feed {
     ) -> Result<FeedReader, BoxError> {
         let next = position.map_or(Ok(0), |bytes| bytes.try_into().map(u64::from_le_bytes))?;
         Ok(FeedReader { feed: self.clone(), partition: partition as usize, next: next as usize, polls: 0 })
+    }
+
+    fn raw_records(
+        &self,
+        partition: u32,
+        offsets: &[u64],
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<Vec<Option<RawRecord>>, BoxError> {
+        let raw = |offset: &u64| {
+            let value = format!("{:?}", self.partitions[partition as usize][*offset as usize]);
+            Some(RawRecord { key: None, value: Some(value.into_bytes()) })
+        };
+        Ok(offsets.iter().map(raw).collect())
     }
 }
 
