@@ -11,9 +11,9 @@
 use super::Either;
 use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::{Context, States};
+use crate::process::{Context, States, UseLate};
 use crate::stream::{KeyedStream, Stream};
-use crate::time::{Timestamp, span_millis};
+use crate::time::span_millis;
 use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
@@ -30,7 +30,7 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
         versions: KeyedStream<K, B>,
         within: Duration,
     ) -> AsOfJoin<K, A, B> {
-        AsOfJoin { connected: self.connect(versions).in_event_time_order(), within: span_millis(within) }
+        AsOfJoin { connected: self.connect(versions), within: span_millis(within), late: None }
     }
 }
 
@@ -38,12 +38,13 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
 pub struct AsOfJoin<K, A, B> {
     connected: KeyedStream<K, Either<A, B>>,
     within: i64,
+    late: Option<UseLate<K, Either<A, B>>>,
 }
 
 impl<K: Key, A: StateValue, B: StateValue> AsOfJoin<K, A, B> {
     /// Gives the records and versions that are late for their own partition as a stream of their own; they are counted in any case.
     pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, Either<A, B>>>) + 'static) -> Self {
-        self.connected = self.connected.in_event_time_order_with_late_output(late);
+        self.late = Some(Box::new(late));
         self
     }
 
@@ -67,7 +68,8 @@ impl<K: Key, A: StateValue, B: StateValue> AsOfJoin<K, A, B> {
         self,
         join: impl Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
     ) -> Stream<R> {
-        enrich("as_of_join", self.connected, Newest { within: self.within, versions: PhantomData }, join)
+        let memory = Newest { within: self.within, versions: PhantomData };
+        enrich("as_of_join", self.connected, self.late, memory, join)
     }
 }
 
@@ -99,9 +101,13 @@ impl<K: Key, B: StateValue> Remembers<K, B> for Newest<B> {
         cx.state(Self::VERSION).set((since, version))
     }
 
-    fn valid_at<Out>(&self, time: Timestamp, cx: &mut Context<'_, K, Out>) -> Result<Option<B>, BoxError> {
-        let oldest = time.minus_millis(self.within).millis();
-        let newest = cx.state(Self::VERSION).get()?;
-        Ok(newest.filter(|(since, _)| *since >= oldest).map(|(_, version)| version))
+    fn read<Out, T>(
+        &self,
+        cx: &mut Context<'_, K, Out>,
+        read: impl FnOnce(Option<&B>) -> T,
+    ) -> Result<T, BoxError> {
+        let oldest = cx.time().minus_millis(self.within).millis();
+        cx.state(Self::VERSION)
+            .read(|newest| read(newest.filter(|(since, _)| *since >= oldest).map(|(_, version)| version)))
     }
 }

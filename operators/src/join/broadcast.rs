@@ -214,7 +214,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         assert!(self.order.is_none(), "a function with a broadcast table runs in event-time order by itself");
         let records = KeyedStream { keyed: self.keyed.map(place), order: None };
         let first = |either: &Either<V, Row<M, B>>| matches!(either, Either::Right(_));
-        let ordered = records.connect(copies).in_event_time_order_with_first(first);
+        let ordered = records.connect(copies).in_event_time_order_with_first(None, first);
         let function = Broadcasting { function, places: Vec::new(), records: PhantomData };
         ordered.process_failing("process_with_broadcast", true, function)
     }

@@ -3,14 +3,13 @@
 //!
 //! 1. Both streams run in event-time order, so that nothing is missed because it came late in processing time: a record waits for the
 //!    watermark of both.
-//! 2. What the other stream says is remembered. A record waits on, until everything of its own time has come, and is joined then.
+//! 2. What the other stream says is remembered. It says it before the records of its time run, so each record is joined when it runs.
 
 use super::Either;
 use crate::error::BoxError;
-use crate::process::{Context, ProcessFunction, States};
+use crate::process::{Context, ProcessFunction, States, UseLate};
 use crate::stream::{KeyedStream, Stream};
-use crate::time::Timestamp;
-use rivermark_state::{Key, StateValue, Value};
+use rivermark_state::{Key, StateValue};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -25,29 +24,31 @@ pub(super) trait Remembers<K: Key, C>: Clone + Send + Sync + 'static {
     /// Takes a record of the other stream.
     fn take<Out>(&self, record: C, cx: &mut Context<'_, K, Out>) -> Result<(), BoxError>;
 
-    /// What is valid at `time`; everything up to then has been taken.
-    fn valid_at<Out>(
+    /// Reads what is valid at the time in hand; everything up to then has been taken.
+    fn read<Out, T>(
         &self,
-        time: Timestamp,
         cx: &mut Context<'_, K, Out>,
-    ) -> Result<Option<Self::Row>, BoxError>;
+        read: impl FnOnce(Option<&Self::Row>) -> T,
+    ) -> Result<T, BoxError>;
 }
 
 /// Joins each left record with what `memory` has for it; a row has the record's time.
 pub(super) fn enrich<K, A, C, M, R>(
     label: &'static str,
     connected: KeyedStream<K, Either<A, C>>,
+    late: Option<UseLate<K, Either<A, C>>>,
     memory: M,
     join: impl Fn(&K, A, Option<&M::Row>) -> Option<R> + Send + Sync + 'static,
 ) -> Stream<R>
 where
     K: Key,
     A: StateValue,
-    C: Send + 'static,
+    C: StateValue,
     M: Remembers<K, C>,
     R: Send + 'static,
 {
-    connected.process_as(label, true, Enriching { memory, join: Arc::new(join), records: PhantomData })
+    let ordered = connected.in_event_time_order_with_first(late, |record| matches!(record, Either::Right(_)));
+    ordered.process_as(label, true, Enriching { memory, join: Arc::new(join), records: PhantomData })
 }
 
 struct Enriching<M, J, A> {
@@ -62,11 +63,6 @@ impl<M: Clone, J, A> Clone for Enriching<M, J, A> {
     }
 }
 
-impl<M, J, A: StateValue> Enriching<M, J, A> {
-    /// Records of the time at hand, which wait for the other stream's of that time.
-    const WAITING: Value<Vec<A>> = Value::new("waiting");
-}
-
 impl<K: Key, A: StateValue, C, M, R, J> ProcessFunction<K, Either<A, C>> for Enriching<M, J, A>
 where
     M: Remembers<K, C>,
@@ -76,33 +72,24 @@ where
     type Out = R;
 
     fn states(&self, states: &mut States<'_, K>) {
-        states.has(Self::WAITING);
         self.memory.states(states);
+        // Records of the time in hand; none when a checkpoint comes.
+        states.had("waiting");
     }
 
     fn on_record(
         &mut self,
-        _key: &K,
+        key: &K,
         record: Either<A, C>,
         cx: &mut Context<'_, K, R>,
     ) -> Result<(), BoxError> {
         match record {
             Either::Left(record) => {
-                cx.state(Self::WAITING).update(Vec::new, |waiting| waiting.push(record))?;
-                cx.settle_later()
+                let joined = self.memory.read(cx, |row| (self.join)(key, record, row))?;
+                joined.into_iter().for_each(|joined| cx.emit(joined));
+                Ok(())
             }
             Either::Right(record) => self.memory.take(record, cx),
         }
-    }
-
-    fn on_timer(&mut self, key: &K, _time: Timestamp, cx: &mut Context<'_, K, R>) -> Result<(), BoxError> {
-        let Some(waiting) = cx.state(Self::WAITING).take()? else { return Ok(()) };
-        let row = self.memory.valid_at(cx.settled_time(), cx)?;
-        for record in waiting {
-            if let Some(joined) = (self.join)(key, record, row.as_ref()) {
-                cx.emit_settled(joined);
-            }
-        }
-        Ok(())
     }
 }

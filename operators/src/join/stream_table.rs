@@ -11,10 +11,9 @@
 use super::Either;
 use super::enrich::{Remembers, enrich};
 use crate::error::BoxError;
-use crate::process::{Context, States};
+use crate::process::{Context, States, UseLate};
 use crate::stream::{KeyedStream, Stream};
 use crate::table::{Change, Table};
-use crate::time::Timestamp;
 use crate::window::Late;
 use rivermark_state::{Key, StateValue, Value};
 use std::marker::PhantomData;
@@ -45,20 +44,21 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
     /// # Panics
     /// As [`KeyedStream::connect`].
     pub fn join_table<B: StateValue>(self, table: Table<K, B>) -> StreamTableJoin<K, A, B> {
-        StreamTableJoin { connected: self.connect(table.keyed()).in_event_time_order() }
+        StreamTableJoin { connected: self.connect(table.keyed()), late: None }
     }
 }
 
 /// A stream-table join, waiting to be told what to make of records and rows.
 pub struct StreamTableJoin<K, A, B> {
     connected: KeyedStream<K, Either<A, Change<B>>>,
+    late: Option<UseLate<K, Either<A, Change<B>>>>,
 }
 
 impl<K: Key, A: StateValue, B: StateValue> StreamTableJoin<K, A, B> {
     /// Gives the records that are late for their own partition as a stream of their own; they are counted in any case. A table's changes
     /// are never late.
     pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, Either<A, Change<B>>>>) + 'static) -> Self {
-        self.connected = self.connected.in_event_time_order_with_late_output(late);
+        self.late = Some(Box::new(late));
         self
     }
 
@@ -82,7 +82,7 @@ impl<K: Key, A: StateValue, B: StateValue> StreamTableJoin<K, A, B> {
         self,
         join: impl Fn(&K, A, Option<&B>) -> Option<R> + Send + Sync + 'static,
     ) -> Stream<R> {
-        enrich("stream_table_join", self.connected, Rows(PhantomData), join)
+        enrich("stream_table_join", self.connected, self.late, Rows(PhantomData), join)
     }
 }
 
@@ -113,7 +113,11 @@ impl<K: Key, B: StateValue> Remembers<K, Change<B>> for Rows<B> {
         }
     }
 
-    fn valid_at<Out>(&self, _time: Timestamp, cx: &mut Context<'_, K, Out>) -> Result<Option<B>, BoxError> {
-        cx.state(Self::ROW).get()
+    fn read<Out, T>(
+        &self,
+        cx: &mut Context<'_, K, Out>,
+        read: impl FnOnce(Option<&B>) -> T,
+    ) -> Result<T, BoxError> {
+        cx.state(Self::ROW).read(read)
     }
 }

@@ -105,8 +105,12 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     }
 
     /// As [`KeyedStream::in_event_time_order`], where some records run before all others of their time.
-    pub(crate) fn in_event_time_order_with_first(self, is_first: fn(&V) -> bool) -> Self {
-        self.ordered(None, is_first)
+    pub(crate) fn in_event_time_order_with_first(
+        self,
+        late: Option<UseLate<K, V>>,
+        is_first: fn(&V) -> bool,
+    ) -> Self {
+        self.ordered(late, is_first)
     }
 
     fn ordered(self, late: Option<UseLate<K, V>>, is_first: fn(&V) -> bool) -> Self {

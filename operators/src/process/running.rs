@@ -1,6 +1,7 @@
 //! The operator that runs a [`ProcessFunction`].
 
 use super::order::Waiting;
+use super::settling::Settling;
 use super::{Context, ProcessFunction, Sides, States};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
@@ -118,6 +119,7 @@ struct Core<K: Key, P, Out> {
     store: KeyedStore,
     ahead: Ahead,
     timers: TableId<Timers<K>>,
+    settling: Settling<K>,
     has_event_time: bool,
     key_groups: u16,
     watermark: Timestamp,
@@ -172,6 +174,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             key: &key,
             store: &mut self.store,
             timers: self.timers,
+            settling: &mut self.settling,
             has_event_time: self.has_event_time,
             key_groups: self.key_groups,
             out: &mut self.out,
@@ -197,7 +200,41 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         let due = self.store.table(self.timers).pop(until.millis());
         let due = due.map_err(self.failed("taking the timers that are due"))?;
         let Some((time, hash, key)) = due else { return Ok(false) };
-        let stamp = Stamp::derived(Timestamp::from_millis(time));
+        self.call_on_timer(Timestamp::from_millis(time), (hash, key), watermark, watch, cx)?;
+        Ok(true)
+    }
+
+    /// Calls the function for the keys that wanted it once all records of `time` had run.
+    fn settle_keys<V>(
+        &mut self,
+        time: Timestamp,
+        watch: &mut Watch<'_>,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()>
+    where
+        P: ProcessFunction<K, V, Out = Out>,
+    {
+        if self.settling.is_empty() {
+            return Ok(());
+        }
+        let keys = self.settling.take(&self.name)?;
+        let at = time.plus_millis(1);
+        keys.into_iter().try_for_each(|pair| self.call_on_timer(at, pair, None, watch, cx))
+    }
+
+    /// Calls the function on a timer at `time`, which is one of event-time order if no watermark is given.
+    fn call_on_timer<V>(
+        &mut self,
+        time: Timestamp,
+        (hash, key): (u64, K),
+        watermark: Option<Timestamp>,
+        watch: &mut Watch<'_>,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<()>
+    where
+        P: ProcessFunction<K, V, Out = Out>,
+    {
+        let stamp = Stamp::derived(time);
         watch.at(&stamp);
         self.mark();
         self.set_time(if watermark.is_none() { stamp.time.max(self.latest) } else { stamp.time });
@@ -208,6 +245,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             key: &key,
             store: &mut self.store,
             timers: self.timers,
+            settling: &mut self.settling,
             has_event_time: self.has_event_time,
             key_groups: self.key_groups,
             out: &mut self.out,
@@ -216,8 +254,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         };
         let called = self.function.on_timer(&key, stamp.time, &mut context);
         self.settle(called, &stamp, watch)?;
-        self.send_if_full(cx)?;
-        Ok(true)
+        self.send_if_full(cx)
     }
 
     /// The time at which states with a time to live are looked at.
@@ -280,6 +317,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             store,
             ahead: Ahead::default(),
             timers,
+            settling: Settling::default(),
             has_event_time: builder.has_event_time(),
             key_groups: builder.environment().key_groups,
             watermark: builder.restored_watermark(),
@@ -343,6 +381,7 @@ fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     for (stamp, record) in records {
         core.run(&stamp, time, record, watch, cx)?;
     }
+    core.settle_keys(time, watch, cx)?;
     Ok(count)
 }
 

@@ -36,6 +36,18 @@ impl<'a, K: Key, T: StateValue> ValueState<'a, K, T> {
         Ok(self.table?.get(self.hash, self.key)?.cloned())
     }
 
+    /// Reads the value in place, if there is one: for values whose copy costs.
+    pub fn read<R>(self, read: impl FnOnce(Option<&T>) -> R) -> Result<R, BoxError> {
+        Ok(read(self.table?.get(self.hash, self.key)?))
+    }
+
+    /// Sets the value, and answers the one before: one look-up for both.
+    pub fn replace(self, value: T) -> Result<Option<T>, BoxError> {
+        let mut value = Some(value);
+        let stored = self.table?.upsert(self.hash, self.key, || value.take().expect("init runs once"))?;
+        Ok(value.map(|value| std::mem::replace(stored, value)))
+    }
+
     /// Sets the value.
     pub fn set(self, value: T) -> Result<(), BoxError> {
         Ok(self.table?.set(self.hash, self.key, value)?)

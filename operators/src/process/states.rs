@@ -65,6 +65,13 @@ impl<'a, K: Key> States<'a, K> {
         self.on_first_use = true;
     }
 
+    /// The function had this state in an earlier version, and nothing in it that counts.
+    pub(crate) fn had(&mut self, name: &str) {
+        if self.problem.is_none() {
+            self.problem = self.store.drop_state(name).err();
+        }
+    }
+
     /// Drops what the flow drops, and ends the start.
     pub(super) fn finish<'n>(self, dropped: impl Iterator<Item = &'n str>) -> Result<(), StateError> {
         if let Some(problem) = self.problem {

@@ -166,7 +166,8 @@ where
                 cx.state(Self::RIGHT_BEFORE).update(|| before, |_| ())?;
             }
         }
-        cx.settle_later()
+        cx.settle_later();
+        Ok(())
     }
 
     fn on_timer(
@@ -246,7 +247,8 @@ impl<K: Key, R: StateValue> ProcessFunction<K, Step<R>> for Gathering<R> {
             Some(joined) => row.is_in = Some(joined),
             None => row.is_out = true,
         })?;
-        cx.settle_later()
+        cx.settle_later();
+        Ok(())
     }
 
     fn on_timer(

@@ -190,7 +190,8 @@ impl<G: Key, V: StateValue, A: Retractable<V>> ProcessFunction<G, Change<V>> for
         if !found {
             return Err("a row is taken back from a group that has none: the function of `group_by` answered otherwise before".into());
         }
-        cx.settle_later()
+        cx.settle_later();
+        Ok(())
     }
 
     fn on_timer(

@@ -150,7 +150,8 @@ where
                 Either::Right(change) => rows.now.right = change.into_after(),
             }
         })?;
-        cx.settle_later()
+        cx.settle_later();
+        Ok(())
     }
 
     fn on_timer(

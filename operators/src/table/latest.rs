@@ -53,10 +53,11 @@ impl<K: Key, I: StateValue, V: StateValue> ProcessFunction<K, I> for Latest<I, V
     }
 
     fn on_record(&mut self, key: &K, record: I, cx: &mut Context<'_, K, Self::Out>) -> Result<(), BoxError> {
-        let (before, after) = (cx.state(Self::ROW).take()?, (self.read)(record));
-        if let Some(row) = &after {
-            cx.state(Self::ROW).set(row.clone())?;
-        }
+        let after = (self.read)(record);
+        let before = match &after {
+            Some(row) => cx.state(Self::ROW).replace(row.clone())?,
+            None => cx.state(Self::ROW).take()?,
+        };
         if let Some(change) = Change::between(before, after) {
             cx.emit(keyed(key, change));
         }
