@@ -5,7 +5,7 @@
 //!
 //! 1. A record's key is hashed once ([`hash_key`]) and the hash is carried along; its high half names the key
 //!    group, hence the worker, its low half the bucket of the table.
-//! 2. A table ([`ValueTable`], [`WindowTable`], [`MapTable`], [`ListTable`], [`Timers`]) is a hash table of typed
+//! 2. A table ([`ValueTable`], [`WindowTable`], [`MapTable`], [`ListTable`], [`WaitingTable`], [`Timers`]) is a hash table of typed
 //!    entries: a record costs one look-up and no encoding.
 //! 3. When the [`MemoryBudget`] is exhausted, entries that were not used lately are encoded and written to the
 //!    [`Backend`] in sorted batches, and read back when asked for.
@@ -61,4 +61,5 @@ pub use table::live::Access;
 pub use table::map::MapTable;
 pub use table::timers::Timers;
 pub use table::value::ValueTable;
+pub use table::waiting::{Waiter, WaitingTable};
 pub use table::window::{Namespace, WindowTable};

@@ -34,6 +34,7 @@ use crate::table::list::ListTable;
 use crate::table::map::MapTable;
 use crate::table::timers::{TIME_WIDTH, Timers};
 use crate::table::value::ValueTable;
+use crate::table::waiting::{self, WaitingRow, WaitingTable};
 use crate::table::window::{Namespace, WindowTable};
 use crate::table::{ErasedTable, Flush, Part};
 
@@ -269,6 +270,22 @@ impl KeyedStore {
         let keys = vec![schema_of::<N>(), schema_of::<K>()];
         let asked = Asked { width: N::WIDTH, ..of_handle::<A>(name, StateKind::Window, 1, keys) };
         self.open_table::<_, A>(asked, |scope, _| WindowTable::open(scope))
+    }
+
+    /// The table of what waits for a time, of this name. `is_first` says which of one time come before the others; it is asked again when rows
+    /// come back from disk. Its rows are those of a window table of `Vec<(i64, u64, V)>`: mark, rank and value of each.
+    ///
+    /// # Errors
+    /// As [`value_table`](Self::value_table).
+    pub fn waiting_table<K: Key, V: StateValue>(
+        &mut self,
+        name: &str,
+        is_first: fn(&V) -> bool,
+    ) -> Result<TableId<WaitingTable<K, V>>> {
+        let keys = vec![schema_of::<i64>(), schema_of::<K>()];
+        let asked = of_handle::<WaitingRow<V>>(name, StateKind::Window, 1, keys);
+        let asked = Asked { width: waiting::TIME_WIDTH, ..asked };
+        self.open_table::<_, WaitingRow<V>>(asked, |scope, _| WaitingTable::open(scope, is_first))
     }
 
     /// The timers of this name.

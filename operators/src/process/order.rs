@@ -14,14 +14,11 @@ use crate::exchange::Keyed;
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
 use crate::window::Late;
-use rivermark_state::{Key, KeyedStore, StateError, StateValue, TableId, WindowTable};
+use rivermark_state::{Key, KeyedStore, StateError, StateValue, TableId, Waiter, WaitingTable};
 use std::sync::Arc;
 
-/// What a key's records of one time wait as.
-type Waiters<V> = Vec<(i64, u64, V)>;
-
 /// Records whose time has come.
-type Due<K, V> = Vec<(Stamp, Keyed<K, V>)>;
+pub(super) type Due<K, V> = Vec<(Stamp, Keyed<K, V>)>;
 
 /// What was made of a stream's late records.
 pub(crate) type UseLate<K, V> = Box<dyn FnOnce(Stream<Late<K, V>>)>;
@@ -39,44 +36,34 @@ pub(super) type OpenWaiting<K, V> =
 /// Records that wait for their time.
 pub(super) trait Waiting<K, V> {
     fn push(&self, store: &mut KeyedStore, stamp: &Stamp, record: Keyed<K, V>) -> Result<(), StateError>;
-    /// The time of the earliest.
-    fn next_time(&self, store: &mut KeyedStore) -> Option<Timestamp>;
-    /// Takes all records of one time, in order.
-    fn take(&self, store: &mut KeyedStore, time: Timestamp) -> Result<Due<K, V>, StateError>;
+    /// The time of the earliest, if it is not after `until`.
+    fn next_time(&self, store: &mut KeyedStore, until: Timestamp) -> Result<Option<Timestamp>, StateError>;
+    /// Takes all records of one time, in order, and adds them to `due`.
+    fn take(&self, store: &mut KeyedStore, time: Timestamp, due: &mut Due<K, V>);
 }
 
 /// The waiting records by time, in a table of the operator's own state.
 struct ByTime<K: Key, V: StateValue> {
-    table: TableId<WindowTable<i64, K, Waiters<V>>>,
-    /// Which records of a time run before the others.
-    is_first: fn(&V) -> bool,
+    table: TableId<WaitingTable<K, V>>,
 }
 
 impl<K: Key, V: StateValue> Waiting<K, V> for ByTime<K, V> {
     fn push(&self, store: &mut KeyedStore, stamp: &Stamp, record: Keyed<K, V>) -> Result<(), StateError> {
         let Keyed { hash, key, value } = record;
-        let waiters = store.table(self.table).upsert(stamp.time.millis(), hash, &key, Vec::new)?;
-        waiters.push((stamp.watermark.millis(), stamp.origin.to_bits(), value));
-        Ok(())
+        let (time, mark, rank) = (stamp.time.millis(), stamp.watermark.millis(), stamp.origin.to_bits());
+        store.table(self.table).push(Waiter { time, mark, rank, hash, key, value })
     }
 
-    fn next_time(&self, store: &mut KeyedStore) -> Option<Timestamp> {
-        store.table(self.table).namespaces().next().map(Timestamp::from_millis)
+    fn next_time(&self, store: &mut KeyedStore, until: Timestamp) -> Result<Option<Timestamp>, StateError> {
+        let next = store.table(self.table).next_time(until.millis())?;
+        Ok(next.map(Timestamp::from_millis))
     }
 
-    fn take(&self, store: &mut KeyedStore, time: Timestamp) -> Result<Due<K, V>, StateError> {
-        let mut records = Vec::new();
-        store.table(self.table).drain(time.millis(), |key, waiters| {
-            let hash = rivermark_state::hash_key(&key);
-            for (watermark, origin, value) in waiters {
-                let watermark = Timestamp::from_millis(watermark);
-                let stamp = Stamp { time, watermark, origin: Origin::from_bits(origin) };
-                records.push((stamp, Keyed { hash, key: key.clone(), value }));
-            }
-        })?;
-        // Stable: derived records, which have no origin, keep the order in which their key got them.
-        records.sort_by_key(|(stamp, record)| (!(self.is_first)(&record.value), stamp.origin));
-        Ok(records)
+    fn take(&self, store: &mut KeyedStore, time: Timestamp, due: &mut Due<K, V>) {
+        store.table(self.table).take(time.millis(), |Waiter { mark, rank, hash, key, value, .. }| {
+            let (watermark, origin) = (Timestamp::from_millis(mark), Origin::from_bits(rank));
+            due.push((Stamp { time, watermark, origin }, Keyed { hash, key, value }));
+        });
     }
 }
 
@@ -115,7 +102,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
 
     fn ordered(self, late: Option<UseLate<K, V>>, is_first: fn(&V) -> bool) -> Self {
         let open = move |store: &mut KeyedStore| -> Result<Box<dyn Waiting<K, V>>, StateError> {
-            Ok(Box::new(ByTime::<K, V> { table: store.window_table("in event-time order")?, is_first }))
+            Ok(Box::new(ByTime::<K, V> { table: store.waiting_table("in event-time order", is_first)? }))
         };
         KeyedStream { order: Some(EventTimeOrder { open: Arc::new(open), late }), ..self }
     }

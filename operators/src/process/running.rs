@@ -1,6 +1,6 @@
 //! The operator that runs a [`ProcessFunction`].
 
-use super::order::Waiting;
+use super::order::{Due, Waiting};
 use super::settling::Settling;
 use super::{Context, ProcessFunction, Sides, States};
 use crate::batch::{Batch, Stamp};
@@ -84,7 +84,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
             if let Some(open) = &open {
                 let waiting = open(&mut processing.core.store);
                 let waiting = waiting.map_err(processing.core.failed("opening the records that wait"))?;
-                processing.order = Some(Ordering { waiting, late });
+                processing.order = Some(Ordering { waiting, running: Vec::new(), late });
             }
             processing.core.open_states::<V>(builder)?;
             builder.attach::<Keyed<K, V>>(0, processing);
@@ -107,6 +107,8 @@ struct Processing<K: Key, V, P: ProcessFunction<K, V>> {
 
 struct Ordering<K, V> {
     waiting: Box<dyn Waiting<K, V>>,
+    /// What was taken out to run; empty between two calls.
+    running: Due<K, V>,
     late: LateRecords<K, V>,
 }
 
@@ -346,9 +348,9 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
         let mut watch = blame.watch(&name);
         let mut left = core.out.in_one_go();
         while left > 0 {
-            let ran = match &self.order {
+            let ran = match &mut self.order {
                 None => usize::from(core.fire::<V>(watermark, Some(watermark), &mut watch, cx)?),
-                Some(order) => run_next(core, &*order.waiting, watermark, &mut watch, cx)?,
+                Some(order) => run_next(core, order, watermark, &mut watch, cx)?,
             };
             if ran == 0 {
                 return Ok(true);
@@ -363,24 +365,26 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
 /// many there were.
 fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     core: &mut Core<K, P, P::Out>,
-    waiting: &dyn Waiting<K, V>,
+    order: &mut Ordering<K, V>,
     watermark: Timestamp,
     watch: &mut Watch<'_>,
     cx: &mut TaskContext<'_>,
 ) -> Result<usize> {
     // At the end of time nothing more can come: its own records run too.
-    let is_due = |time: &Timestamp| *time < watermark || watermark == Timestamp::MAX;
-    let next = waiting.next_time(&mut core.store).filter(is_due);
+    let until = if watermark == Timestamp::MAX { watermark } else { watermark.minus_millis(1) };
+    let next = order.waiting.next_time(&mut core.store, until);
+    let next = next.map_err(core.failed("taking the records that are due"))?;
     if core.fire::<V>(next.unwrap_or(watermark), None, watch, cx)? {
         return Ok(1);
     }
     let Some(time) = next else { return Ok(0) };
-    let records = waiting.take(&mut core.store, time);
-    let records = records.map_err(core.failed("taking the records that are due"))?;
+    let mut records = std::mem::take(&mut order.running);
+    order.waiting.take(&mut core.store, time, &mut records);
     let count = records.len();
-    for (stamp, record) in records {
+    for (stamp, record) in records.drain(..) {
         core.run(&stamp, time, record, watch, cx)?;
     }
+    order.running = records;
     core.settle_keys(time, watch, cx)?;
     Ok(count)
 }
@@ -396,7 +400,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
                 core.ahead.step(&core.store);
                 core.run(stamp, core.watermark, record, &mut watch, cx)
             })?,
-            Some(Ordering { waiting, late }) => {
+            Some(Ordering { waiting, late, .. }) => {
                 let failed = core.failed("letting a record wait for its time");
                 batch.try_drain(|stamp, record| {
                     if stamp.time < stamp.watermark {

@@ -9,6 +9,7 @@ pub mod map;
 pub mod timers;
 pub(crate) mod undo;
 pub mod value;
+pub mod waiting;
 pub mod window;
 
 use std::any::Any;

@@ -10,3 +10,4 @@ mod model;
 mod rest;
 mod snapshots;
 mod stores;
+mod waiting;
