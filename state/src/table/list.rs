@@ -101,7 +101,14 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         // The vector's own growth is charged when its slot is; this is what is certain.
         found.charged += heap + size_of::<T>();
         self.scope.account.charge(heap + size_of::<T>());
-        if found.items.len() >= SMALL && self.scope.is_exceeded() { self.let_go(slot) } else { Ok(()) }
+        self.keep_to_budget(slot)
+    }
+
+    /// Lets a list that is large by itself go to the backend if there is no room for it.
+    #[inline]
+    fn keep_to_budget(&mut self, slot: usize) -> Result<()> {
+        let length = self.slots.get_bucket(slot).map_or(0, |found| found.items.len());
+        if length >= SMALL && self.scope.is_exceeded() { self.let_go(slot) } else { Ok(()) }
     }
 
     /// The list of `key`, empty if there is none. Reads its chunks once if they are in the backend.
@@ -547,6 +554,7 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
                 }
                 found.snapped = found.items.len();
                 found.recorded = true;
+                self.keep_to_budget(slot)?;
             }
             Op::Delete { .. } => {}
             Op::Drop { prefix, groups } => {

@@ -483,6 +483,7 @@ impl<K: Key, MK: Key, MV: StateValue> ErasedTable for MapTable<K, MK, MV> {
                     None => self.add_slot(hash, key)?,
                 };
                 let (map_key, value) = (self.scope.decode(&row[used..])?, self.scope.decode(value)?);
+                self.make_room(hash, slot)?;
                 let Self { slots, scope, .. } = self;
                 slots.get_bucket_mut(slot).expect("just located").map.restore_put(scope, map_key, value);
             }
