@@ -5,6 +5,7 @@
 pub mod cancellations;
 pub mod kill;
 pub mod picture;
+pub mod planes;
 pub mod routes;
 pub mod table;
 pub mod throttle;

@@ -2,14 +2,15 @@
 //! segments, indexes, producers and transactions, and a savepoint with windows, timers and all kinds of state.
 //!
 //! A change of a format adds a folder (`cargo test --release --test savepoints -- --ignored writes_golden_files`, with [`FORMAT`] counted on)
-//! and changes none: what is there was written by the programs of its time.
+//! and changes none: what is there was written by the programs of its time. `tests/golden/expiring` has savepoints of states with a time to live in
+//! the same formats.
 
 use crate::support::{append, backends, copy, flow, numbers, open, outputs, rows, undisturbed, wait_for};
 use rivermark::{Savepoint, StateBackend};
 use std::path::{Path, PathBuf};
 
 /// The newest format.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 const HALF: u64 = 1_000;
 const ALL: u64 = 1_600;
 

@@ -4,6 +4,7 @@
 mod at_rest;
 mod crashes;
 mod evolution;
+mod expiring;
 mod golden;
 mod running;
 mod support;

@@ -104,7 +104,7 @@ impl<K: Key, M: Key, B: StateValue, Out> BroadcastContext<'_, '_, K, M, B, Out> 
         self.cx.state_of(self.table, hash_key(&place), &place).get(at)
     }
 
-    /// All rows of the broadcast table, in no particular order.
+    /// All rows of the broadcast table, in an order that is the same for the same keys, in a replay too.
     pub fn broadcast_rows(&mut self) -> Result<Vec<(M, B)>, BoxError> {
         let place = Placed::Group(self.place);
         self.cx.state_of(self.table, hash_key(&place), &place).entries()

@@ -12,6 +12,7 @@ use rivermark_state::{
     Access, Expiring, ExpiringListTable, ExpiringMapTable, ExpiringValueTable, Key, KeyedStore, List, Map,
     Reducing, StateError, StateValue, Value,
 };
+use std::ops::ControlFlow;
 
 /// One value of one key, with a time to live.
 pub struct ExpiringValueState<'a, K: Key, T: StateValue> {
@@ -131,6 +132,26 @@ impl<'a, K: Key, T: StateValue> ExpiringListState<'a, K, T> {
         Ok(self.table?.live(self.access, self.hash, self.key)?)
     }
 
+    /// Visits all elements, in the order in which they were added. A list may be larger than memory: it is read piece by piece, and none of it
+    /// stays for it; but where reading renews ([`Ttl::after_access`](crate::Ttl::after_access)), the list is written anew, and has to fit into memory.
+    ///
+    /// # Errors
+    /// An error of `visit` ends the visit and is the answer.
+    pub fn for_each(self, mut visit: impl FnMut(&T) -> Result<(), BoxError>) -> Result<(), BoxError> {
+        self.find_map(|element| visit(element).err())?.map_or(Ok(()), Err)
+    }
+
+    /// Visits elements as [`for_each`](Self::for_each) does until `find` answers something, which is the answer: no more of the list is read, or
+    /// renewed.
+    pub fn find_map<R>(self, mut find: impl FnMut(&T) -> Option<R>) -> Result<Option<R>, BoxError> {
+        let mut found = None;
+        self.table?.try_for_each_live(self.access, self.hash, self.key, |element| {
+            found = find(element);
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
+
     /// Adds an element at the end, without reading what is there.
     pub fn push(self, element: T) -> Result<(), BoxError> {
         Ok(self.table?.append_live(self.access, self.hash, self.key, element)?)
@@ -184,12 +205,35 @@ impl<'a, K: Key, M: Key, T: StateValue> ExpiringMapState<'a, K, M, T> {
         Ok(())
     }
 
-    /// All entries, in no particular order.
+    /// All entries, in the order of [`for_each`](Self::for_each).
     pub fn entries(self) -> Result<Vec<(M, T)>, BoxError> {
         let mut entries = Vec::new();
-        let keep = |at: &M, value: &T| entries.push((at.clone(), value.clone()));
-        self.table?.for_each_live(self.access, self.hash, self.key, keep)?;
+        self.for_each(|at, value| {
+            entries.push((at.clone(), value.clone()));
+            Ok(())
+        })?;
         Ok(entries)
+    }
+
+    /// Visits all entries, in the order of the bytes that their keys are encoded to. It is no order to rely on but for one thing: it is the same
+    /// for the same keys, in a replay too. A map may be larger than memory: entries that are not in memory are read one by one, and none stays
+    /// there for it; but where reading renews ([`Ttl::after_access`](crate::Ttl::after_access)), the keys of all of them are in memory meanwhile.
+    ///
+    /// # Errors
+    /// An error of `visit` ends the visit and is the answer.
+    pub fn for_each(self, mut visit: impl FnMut(&M, &T) -> Result<(), BoxError>) -> Result<(), BoxError> {
+        self.find_map(|at, value| visit(at, value).err())?.map_or(Ok(()), Err)
+    }
+
+    /// Visits entries as [`for_each`](Self::for_each) does until `find` answers something, which is the answer: no more of the map is read, or
+    /// renewed.
+    pub fn find_map<R>(self, mut find: impl FnMut(&M, &T) -> Option<R>) -> Result<Option<R>, BoxError> {
+        let mut found = None;
+        self.table?.try_for_each_live(self.access, self.hash, self.key, |at, value| {
+            found = find(at, value);
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
     }
 
     /// Removes all entries.

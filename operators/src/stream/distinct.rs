@@ -10,7 +10,8 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// Keeps the first record of each key in event-time order, and drops all others. To compare whole records, key them by themselves.
     ///
     /// Records wait for the watermark, and late ones are left out, as in [`KeyedStream::in_event_time_order`]. The state is a mark a key, and
-    /// nothing lets go of it. Where duplicates come within some time of each other, [`KeyedStream::deduplicate`] keeps less.
+    /// nothing lets go of it. A `distinct` that forgets a key after a time is [`KeyedStream::deduplicate`] with [`Keep::First`](crate::Keep::First): of each key
+    /// the first record, and again the first that comes later than that.
     ///
     /// ```
     /// use rivermark_operators::{Timestamp, testing};

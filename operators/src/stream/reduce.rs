@@ -14,7 +14,8 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// key gives itself.
     ///
     /// Records wait for the watermark, and late ones are left out, as in [`KeyedStream::in_event_time_order`]. The state is one value a key, and
-    /// nothing lets go of it: for results of a limited time, reduce windows ([`WindowedStream::reduce`](crate::WindowedStream::reduce)).
+    /// nothing lets go of it: for results of a limited time, reduce windows ([`WindowedStream::reduce`](crate::WindowedStream::reduce)); to let go of a key that
+    /// has been silent for a while, write a function with [`Reducing::expiring`](crate::Reducing::expiring).
     ///
     /// ```
     /// use rivermark_operators::{Timestamp, testing};

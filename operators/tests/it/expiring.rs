@@ -149,3 +149,56 @@ fn the_end_of_a_stream_forgets_nothing_that_was_not_forgotten() {
         it.expect(&rows, ["1: Some(1) [1] [(\"a\", 1)]", "4: Some(1) [1] [(\"a\", 1)]"].map(String::from));
     });
 }
+
+const BEFORE: Expiring<Value<i64>> = Value::new("before").expiring(Ttl::after_access(millis(10)));
+const RECALLED: Expiring<List<i64>> = List::new("recalled").expiring(Ttl::after_access(millis(10)));
+const CACHED: Expiring<Map<i64, i64>> = Map::new("cached").expiring(Ttl::after_access(millis(10)));
+
+/// Reads, which renews, and writes all kinds of states, and then fails on odd numbers.
+#[derive(Clone)]
+struct Even;
+
+impl ProcessFunction<u8, i64> for Even {
+    type Out = String;
+
+    fn on_record(&mut self, _: &u8, n: i64, cx: &mut Context<'_, u8, String>) -> Result<(), BoxError> {
+        let before = cx.state(BEFORE).get()?;
+        if before.is_none() {
+            cx.state(BEFORE).set(n)?;
+        }
+        cx.state(COUNT).add(1, |count, one| *count += one)?;
+        cx.state(RECALLED).push(n)?;
+        cx.state(CACHED).put(n % 4, n)?;
+        let count = cx.state(COUNT).get()?;
+        let (recalled, cached) = (cx.state(RECALLED).get()?, cx.state(CACHED).entries()?);
+        cx.emit(format!("{n}: {before:?} {count:?} {recalled:?} {cached:?}"));
+        if n % 2 == 0 { Ok(()) } else { Err(format!("{n} is odd").into()) }
+    }
+}
+
+#[test]
+fn a_failed_call_has_renewed_written_and_kept_alive_nothing() {
+    testing::check(|it| {
+        let (input, stream) = it.input::<i64>();
+        let rows = stream.key_by(|_| 1_u8).in_event_time_order().process(Even);
+        let (letters, rows) = (it.output(rows.dead_letters()), it.output(rows));
+        for (time, n) in [(0, 2), (4, 4), (9, 5), (11, 6), (21, 7), (22, 8), (24, 9), (33, 10)] {
+            it.push(&input, at(time), n);
+            it.watermark(&input, at(time));
+        }
+        it.end(&input);
+        let told = [
+            "2: None Some(1) [2] [(2, 2)]",
+            "4: Some(2) Some(2) [2, 4] [(0, 4), (2, 2)]",
+            // Of the failed call at 9 there is nothing; what was used at 4 lives until 14.
+            "6: Some(2) Some(3) [2, 4, 6] [(0, 4), (2, 6)]",
+            // The failed call at 21 found nothing, and left nothing.
+            "8: None Some(1) [8] [(0, 8)]",
+            // The failed call at 24 has not kept alive what was to live until 32.
+            "10: None Some(1) [10] [(2, 10)]",
+        ];
+        it.expect(&rows, told.map(String::from));
+        let failed = it.take(&letters).into_iter().map(|letter| letter.error).collect::<Vec<_>>();
+        assert_eq!(failed, ["5 is odd", "7 is odd", "9 is odd"]);
+    });
+}

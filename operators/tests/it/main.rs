@@ -12,6 +12,7 @@ mod patterns;
 mod tables;
 mod top_n;
 mod triggers;
+mod visits;
 mod windows;
 
 use rivermark_operators::Timestamp;

@@ -5,7 +5,9 @@
 //! 2. Victims that differ from the backend are written to it in one sorted batch, and those that changed since the last snapshot
 //!    also into the pending delta: the next snapshot must hold them.
 //! 3. A table grows only if the budget allows for both the old and the new allocation; otherwise it makes room at the size it
-//!    has. It shrinks as soon as a table of half its size would do.
+//!    has. Entries that were removed leave marks, which take room as entries do; a table that is full of entries and marks is written anew
+//!    at its size, without marks. It keeps a quarter free, so that this happens once in an eighth of a table of insertions. It shrinks as
+//!    soon as a table of half its size would do.
 
 use super::Flush;
 use super::hot::{COLD, Entry, HotMap, REFERENCED, SNAPPED, UNFLUSHED};
@@ -28,14 +30,19 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         if self.live.len() < SMALL {
             return false;
         }
-        let full = self.live.len() >= self.live.num_buckets() / 4 * 3;
+        let full = self.live.len() >= self.live.num_buckets() / 4 * 3 || self.may_grow();
         scope.would_exceed(if full { 2 * self.live.allocation_size() } else { 0 })
+    }
+
+    /// Whether the next insertion may make the table grow: no bucket is free of entries and marks but those that have to be.
+    fn may_grow(&self) -> bool {
+        self.live.len() == self.live.capacity()
     }
 
     /// Evicts a batch, and sees to it that the next insertion does not make the table grow.
     pub fn make_room(&mut self, scope: &mut Scope, rows: &impl Rows<K>) -> Result<()> {
         self.evict(scope, rows, scope.evict_batch)?;
-        if self.live.len() == self.live.capacity() {
+        if self.may_grow() {
             self.rebuild(scope, self.live.len() + 1);
         }
         Ok(())

@@ -516,28 +516,6 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
         Ok(())
     }
 
-    /// Visits pairs, in memory or cold, until one breaks off.
-    pub fn try_for_each(
-        &self,
-        scope: &Scope,
-        rows: &impl Rows<K>,
-        mut visit: impl FnMut(&K, &V) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let mut seen_enough = false;
-        if self.cold {
-            let (from, to) = scope.cold_range(rows.prefix());
-            self.scan_cold(scope, rows, (&from, &to), |_, key, value| {
-                let flow = visit(&key, &value);
-                seen_enough = flow.is_break();
-                flow
-            })?;
-        }
-        if !seen_enough {
-            let _ = self.live.iter().try_for_each(|entry| visit(&entry.key, &entry.value));
-        }
-        Ok(())
-    }
-
     /// Visits every pair of some key groups, in memory or cold. Looks at all that is in memory, and at what is cold of these groups.
     pub fn for_each_in(
         &self,

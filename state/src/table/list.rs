@@ -60,8 +60,8 @@ pub struct ListTable<K, T> {
 
 /// What a change has to be taken back by.
 enum Before<K, T> {
-    /// There was one item less.
-    Shorter(u64, K),
+    /// There were so many items less.
+    Shorter(u64, K, usize),
     /// There were these.
     Items(u64, K, Vec<T>),
 }
@@ -84,7 +84,7 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
     /// When entries cannot be spilled to make room.
     pub fn append(&mut self, hash: u64, key: impl KeyArg<K>, item: T) -> Result<()> {
         if self.changes.are_kept() {
-            self.changes.note(Before::Shorter(hash, key.borrow().clone()));
+            self.note_append(hash, key.borrow());
         }
         let slot = match self.slots.find_bucket_index(hash, |slot| slot.key == *key.borrow()) {
             Some(slot) => slot,
@@ -101,7 +101,14 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
         // The vector's own growth is charged when its slot is; this is what is certain.
         found.charged += heap + size_of::<T>();
         self.scope.account.charge(heap + size_of::<T>());
-        if found.items.len() >= SMALL && self.scope.is_exceeded() { self.let_go(slot) } else { Ok(()) }
+        self.keep_to_budget(slot)
+    }
+
+    /// Lets a list that is large by itself go to the backend if there is no room for it.
+    #[inline]
+    fn keep_to_budget(&mut self, slot: usize) -> Result<()> {
+        let length = self.slots.get_bucket(slot).map_or(0, |found| found.items.len());
+        if length >= SMALL && self.scope.is_exceeded() { self.let_go(slot) } else { Ok(()) }
     }
 
     /// The list of `key`, empty if there is none. Reads its chunks once if they are in the backend.
@@ -182,6 +189,37 @@ impl<K: Key, T: StateValue> ListTable<K, T> {
             self.changes.note(Before::Items(hash, key.clone(), items));
         }
         Ok(())
+    }
+
+    #[cold]
+    fn note_append(&mut self, hash: u64, key: &K) {
+        match self.changes.newest() {
+            Some(Before::Shorter(_, last, count)) if last == key => *count += 1,
+            _ => self.changes.note(Before::Shorter(hash, key.clone(), 1)),
+        }
+    }
+
+    /// Takes the last `count` items of a list back: in memory, as far as neither the backend nor a snapshot has them; otherwise the list is
+    /// written anew.
+    fn shorten(&mut self, hash: u64, key: &K, mut count: usize) -> Result<()> {
+        if let Some(slot) = self.slots.find_bucket_index(hash, |slot| slot.key == *key) {
+            let found = self.slots.get_bucket_mut(slot).expect("just located");
+            let own = found.items.len() - found.flushed.max(found.snapped);
+            let doomed = found.items.drain(found.items.len() - own.min(count)..);
+            count -= doomed.len();
+            let bytes = doomed.map(|item| heap_size(&item) + size_of::<T>()).sum::<usize>();
+            found.charged -= bytes;
+            self.scope.account.refund(bytes);
+            if found.whole && found.items.is_empty() && !found.cold && !found.recorded {
+                self.drop_slot(slot);
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let mut items = self.take(hash, key)?;
+        items.truncate(items.len().saturating_sub(count));
+        items.into_iter().try_for_each(|item| self.append(hash, key, item))
     }
 
     fn remove_list(&mut self, hash: u64, key: &K) -> Result<()> {
@@ -506,15 +544,12 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
 
     fn undo(&mut self) -> Result<()> {
         for before in self.changes.take() {
-            let (hash, key, items) = match before {
-                Before::Items(hash, key, items) => (hash, key, items),
-                Before::Shorter(hash, key) => {
-                    let mut items = self.take(hash, &key)?;
-                    items.pop();
-                    (hash, key, items)
+            match before {
+                Before::Items(hash, key, items) => {
+                    items.into_iter().try_for_each(|item| self.append(hash, &key, item))?;
                 }
-            };
-            items.into_iter().try_for_each(|item| self.append(hash, &key, item))?;
+                Before::Shorter(hash, key, count) => self.shorten(hash, &key, count)?,
+            }
         }
         self.changes.keep();
         Ok(())
@@ -547,6 +582,7 @@ impl<K: Key, T: StateValue> ErasedTable for ListTable<K, T> {
                 }
                 found.snapped = found.items.len();
                 found.recorded = true;
+                self.keep_to_budget(slot)?;
             }
             Op::Delete { .. } => {}
             Op::Drop { prefix, groups } => {

@@ -3,6 +3,8 @@
 //! An operation is an [`Access`] at a time. It finds what lives then; it renews what it writes and, if the time to live says so, what it
 //! reads; and what it comes across that no access can see any more it removes.
 
+use std::ops::ControlFlow;
+
 use super::list::ListTable;
 use super::map::MapTable;
 use super::value::ValueTable;
@@ -192,24 +194,25 @@ impl<K: Key, MK: Key, V: StateValue> MapTable<K, MK, Timed<V>> {
         Ok(entry.filter(|entry| entry.is_live(access.at)).map(Timed::into_value))
     }
 
-    /// Visits the entries of `key` that live, in no particular order.
+    /// Visits the entries of `key` that live, in the order of [`try_for_each`](Self::try_for_each), until one breaks off. What was visited is
+    /// renewed where reading renews.
     ///
     /// # Errors
-    /// As [`for_each`](Self::for_each). Where reading renews, the keys of entries that it renews are held meanwhile.
-    pub fn for_each_live(
+    /// As [`try_for_each`](Self::try_for_each). The keys of entries that it renews are held meanwhile.
+    pub fn try_for_each_live(
         &mut self,
         access: Access,
         hash: u64,
         key: &K,
-        mut visit: impl FnMut(&MK, &V),
+        mut visit: impl FnMut(&MK, &V) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut renewed = Vec::new();
-        self.for_each(hash, key, |map_key, entry| match access.finds(entry) {
-            Found::Over | Found::Hidden => {}
+        self.try_for_each(hash, key, |map_key, entry| match access.finds(entry) {
+            Found::Over | Found::Hidden => ControlFlow::Continue(()),
             Found::Live => visit(map_key, entry.value()),
             Found::Renewed => {
-                visit(map_key, entry.value());
                 renewed.push(map_key.clone());
+                visit(map_key, entry.value())
             }
         })?;
         renewed.iter().try_for_each(|map_key| self.renew(access, hash, key, map_key))
@@ -243,15 +246,46 @@ impl<K: Key, T: StateValue> ListTable<K, Timed<T>> {
         let over = items.iter().filter(|item| access.finds(item) == Found::Over).count();
         let renews = items.iter().any(|item| access.finds(item) == Found::Renewed);
         if renews || over * 2 > items.len() {
-            for mut item in self.take(hash, key)? {
-                match access.finds(&item) {
-                    Found::Over => continue,
-                    Found::Renewed => _ = item.renew(access.ttl, access.at),
-                    Found::Live | Found::Hidden => {}
-                }
-                self.append(hash, key, item)?;
-            }
+            self.rewrite(access, hash, key, usize::MAX)?;
         }
         Ok(live)
+    }
+
+    /// Visits the items of `key`'s list that live, in their order, until one breaks off; those in the backend stay there. What was visited is
+    /// renewed where reading renews: then the list is written anew, and is in memory as a whole while it is.
+    ///
+    /// # Errors
+    /// As [`try_for_each`](Self::try_for_each), [`clear`](Self::clear) and [`append`](Self::append).
+    pub fn try_for_each_live(
+        &mut self,
+        access: Access,
+        hash: u64,
+        key: &K,
+        mut visit: impl FnMut(&T) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (mut seen, mut renews) = (0, false);
+        self.try_for_each(hash, key, |item| {
+            seen += 1;
+            match access.finds(item) {
+                Found::Over | Found::Hidden => return ControlFlow::Continue(()),
+                Found::Live => {}
+                Found::Renewed => renews = true,
+            }
+            visit(item.value())
+        })?;
+        if renews { self.rewrite(access, hash, key, seen) } else { Ok(()) }
+    }
+
+    /// Writes a list anew without what has expired, the first `seen` items renewed.
+    fn rewrite(&mut self, access: Access, hash: u64, key: &K, seen: usize) -> Result<()> {
+        for (index, mut item) in self.take(hash, key)?.into_iter().enumerate() {
+            match access.finds(&item) {
+                Found::Over => continue,
+                Found::Renewed if index < seen => _ = item.renew(access.ttl, access.at),
+                Found::Live | Found::Hidden | Found::Renewed => {}
+            }
+            self.append(hash, key, item)?;
+        }
+        Ok(())
     }
 }

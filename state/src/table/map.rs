@@ -163,14 +163,12 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
     ///
     /// # Errors
     /// When rows cannot be read or decoded.
-    pub fn for_each(&mut self, hash: u64, key: &K, mut visit: impl FnMut(&MK, &MV)) -> Result<()> {
-        self.try_for_each(hash, key, |map_key, value| {
-            visit(map_key, value);
-            ControlFlow::Continue(())
-        })
+    pub fn for_each(&mut self, hash: u64, key: &K, visit: impl FnMut(&MK, &MV)) -> Result<()> {
+        self.visit(hash, key, |map, scope, rows| map.for_each(scope, rows, visit))
     }
 
-    /// Visits the entries of `key` as [`for_each`](Self::for_each) does, until one breaks off.
+    /// Visits the entries of `key` in the order of their encoded keys, which is the same whatever is in memory, until one breaks off. Those in
+    /// the backend stay there. Keys that are in memory are encoded and sorted first, which takes about the memory that they have again.
     ///
     /// # Errors
     /// When rows cannot be read or decoded.
@@ -180,11 +178,20 @@ impl<K: Key, MK: Key, MV: StateValue> MapTable<K, MK, MV> {
         key: &K,
         visit: impl FnMut(&MK, &MV) -> ControlFlow<()>,
     ) -> Result<()> {
+        self.visit(hash, key, |map, scope, rows| map.try_for_each(scope, rows, visit))
+    }
+
+    fn visit(
+        &mut self,
+        hash: u64,
+        key: &K,
+        visit: impl FnOnce(&HotMap<MK, MV>, &Scope, &Under<'_>) -> Result<()>,
+    ) -> Result<()> {
         let Some(slot) = self.existing(hash, key)? else { return Ok(()) };
         let prefix = self.prefix(hash, key)?;
         self.slot(slot).referenced = true;
         let map = &self.slots.get_bucket(slot).expect("just located").map;
-        map.try_for_each(&self.scope, &Under { prefix: &prefix }, visit)?;
+        visit(map, &self.scope, &Under { prefix: &prefix })?;
         self.row = prefix;
         Ok(())
     }
@@ -483,6 +490,7 @@ impl<K: Key, MK: Key, MV: StateValue> ErasedTable for MapTable<K, MK, MV> {
                     None => self.add_slot(hash, key)?,
                 };
                 let (map_key, value) = (self.scope.decode(&row[used..])?, self.scope.decode(value)?);
+                self.make_room(hash, slot)?;
                 let Self { slots, scope, .. } = self;
                 slots.get_bucket_mut(slot).expect("just located").map.restore_put(scope, map_key, value);
             }

@@ -3,6 +3,7 @@
 mod evict;
 mod expire;
 pub(crate) mod hot;
+mod in_order;
 pub mod list;
 pub mod live;
 pub mod map;

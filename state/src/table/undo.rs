@@ -28,6 +28,11 @@ impl<C> Changes<C> {
         self.0.get_or_insert_default();
     }
 
+    /// The last note, which may take in a change more.
+    pub fn newest(&mut self) -> Option<&mut C> {
+        self.0.as_mut()?.last_mut()
+    }
+
     pub fn note(&mut self, before: C) {
         if let Some(noted) = &mut self.0 {
             noted.push(before);

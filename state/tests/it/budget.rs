@@ -1,6 +1,7 @@
 //! State of ten times the budget works, and what is charged stays within the budget and a constant.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use rivermark_state::*;
 
@@ -62,6 +63,78 @@ fn state_of_ten_times_the_budget_stays_within_it_over_rocksdb() {
     let budget = MemoryBudget::new((8 << 20) + (1 << 20));
     let backends = RocksBackends::new(folder.path(), &budget, options).unwrap();
     ten_times_the_budget(&backends, &budget, 70_000);
+}
+
+const ITEMS: List<String> = List::new("items");
+const ENTRIES: Map<u64, String> = Map::new("entries");
+
+/// One key, whose list and map each take ten times the budget; nobody calls `maintain`, as within a batch.
+fn one_key_of_ten_times_the_budget(backends: &dyn Backends, budget: &MemoryBudget, count: u64) {
+    let spec = || StoreSpec { budget: budget.clone(), ..StoreSpec::new("big") };
+    let within = |at: u64| assert!(budget.used() <= budget.limit() + SLACK, "{budget:?} at {at}");
+    let mut store = KeyedStore::open(spec(), backends, Vec::new()).unwrap();
+    let (key, hash) = (7_u8, hash_key(&7_u8));
+    let text = |n: u64| format!("number {n:>20}");
+    for n in 0..count {
+        store.list(ITEMS).unwrap().append(hash, key, text(n)).unwrap();
+        store.map(ENTRIES).unwrap().put(hash, key, n, text(n)).unwrap();
+        within(n);
+        // Look back at what is no longer in memory.
+        let back = hash_key(&n) % (n + 1);
+        let entry = store.map(ENTRIES).unwrap().upsert(hash, key, back, || panic!("{back} is gone")).unwrap();
+        assert_eq!(*entry, text(back));
+        within(n);
+        if n == count / 10 {
+            // What comes after it is in a delta, and a restart has to find room for it.
+            store.snapshot(1).unwrap();
+        }
+    }
+    let snapshot = store.snapshot(2).unwrap();
+    let deltas = snapshot.files.iter().filter(|file| file.role == FileRole::Delta).map(|file| &file.source);
+    let bytes = deltas.map(|source| if let SnapshotSource::Bytes(bytes) = source { bytes.len() } else { 0 });
+    assert!(bytes.sum::<usize>() > 3 << 20, "they are small");
+    drop(store);
+    let mut store = KeyedStore::open(spec(), backends, vec![snapshot.to_restore().unwrap()]).unwrap();
+    store.list::<u8, String>(ITEMS).unwrap();
+    within(count);
+    store.map::<u8, u64, String>(ENTRIES).unwrap();
+    within(count);
+    let mut next = 0;
+    let visit = |item: &String| {
+        assert_eq!(*item, text(next));
+        next += 1;
+        within(next);
+        ControlFlow::Continue(())
+    };
+    store.list(ITEMS).unwrap().try_for_each(hash, &key, visit).unwrap();
+    assert_eq!(next, count);
+    let mut last = None;
+    let mut sum = 0;
+    let visit = |n: &u64, value: &String| {
+        assert_eq!(*value, text(*n));
+        assert!(last.replace(n.to_le_bytes()) < Some(n.to_le_bytes()), "in the order of encoded keys");
+        sum += n + 1;
+        within(*n);
+        ControlFlow::Continue(())
+    };
+    store.map(ENTRIES).unwrap().try_for_each(hash, &key, visit).unwrap();
+    assert_eq!(sum, count * (count + 1) / 2);
+}
+
+#[test]
+fn a_list_and_a_map_of_one_key_may_be_ten_times_the_budget() {
+    // An element takes 67 bytes in the list, and an entry about 130 in the map.
+    one_key_of_ten_times_the_budget(&MemoryBackends, &MemoryBudget::new(1 << 20), 100_000);
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_list_and_a_map_of_one_key_may_be_ten_times_the_budget_over_rocksdb() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = RocksOptions { cache: 8 << 20, write_buffers: 4 << 20, background_jobs: 2 };
+    let budget = MemoryBudget::new((8 << 20) + (1 << 20));
+    let backends = RocksBackends::new(folder.path(), &budget, options).unwrap();
+    one_key_of_ten_times_the_budget(&backends, &budget, 100_000);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! snapshotted, restored, evicted or rescaled in between.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -70,16 +71,44 @@ enum Step {
     Cache(u64, u8, usize),
     GetCached(u64, u8),
     Cached(u64),
+    /// The first so many elements or entries.
+    FirstRecent(u64, usize),
+    FirstRecalled(u64, usize),
+    FirstPrices(u64, usize),
+    FirstCached(u64, usize),
+    /// A call that changes state and is taken back.
+    Undone(Vec<(Step, i64)>),
     Advance(i64),
     Maintain,
     Evict(usize),
-    Snapshot { stored: bool },
+    Snapshot {
+        stored: bool,
+    },
     Rebase,
-    Restore { workers: u16 },
+    Restore {
+        workers: u16,
+    },
 }
 
 /// A step at a time so much after the horizon.
 fn step() -> impl Strategy<Value = (Step, i64)> {
+    prop_oneof![40 => simple_step(), 4 => undone()]
+}
+
+/// What a function may do in one call, at its one time, and what may happen to its store meanwhile.
+fn undone() -> impl Strategy<Value = (Step, i64)> {
+    use Step::*;
+    let in_a_call = |(step, _): &(Step, i64)| {
+        !matches!(step, Advance(_) | Maintain | Snapshot { .. } | Rebase | Restore { .. } | Undone(_))
+    };
+    let step = simple_step().prop_filter("not of a call", in_a_call);
+    (prop::collection::vec(step, 1..12), 0..12i64).prop_map(|(mut steps, after)| {
+        steps.iter_mut().for_each(|(_, at)| *at = after);
+        (Undone(steps), after)
+    })
+}
+
+fn simple_step() -> impl Strategy<Value = (Step, i64)> {
     let key = || 0..12u64;
     let step = prop_oneof![
         3 => (key(), 1..9u64).prop_map(|(k, v)| Step::Count(k, v)),
@@ -103,6 +132,10 @@ fn step() -> impl Strategy<Value = (Step, i64)> {
         4 => (key(), 0..5u8, 0..20usize).prop_map(|(k, m, n)| Step::Cache(k, m, n)),
         3 => (key(), 0..5u8).prop_map(|(k, m)| Step::GetCached(k, m)),
         2 => key().prop_map(Step::Cached),
+        2 => (key(), 1..4usize).prop_map(|(k, n)| Step::FirstRecent(k, n)),
+        2 => (key(), 1..4usize).prop_map(|(k, n)| Step::FirstRecalled(k, n)),
+        2 => (key(), 1..4usize).prop_map(|(k, n)| Step::FirstPrices(k, n)),
+        2 => (key(), 1..4usize).prop_map(|(k, n)| Step::FirstCached(k, n)),
         6 => (0..7i64).prop_map(Step::Advance),
         6 => Just(Step::Maintain),
         4 => (1..30usize).prop_map(Step::Evict),
@@ -150,6 +183,16 @@ impl<'a> Harness<'a> {
                 self.model = self.at_snapshot.clone();
                 // How far time had come is not kept with the state.
                 self.stores.iter_mut().for_each(|store| store.expire_until(i64::MIN));
+            }
+            Step::Undone(steps) => {
+                for store in self.stores.iter_mut() {
+                    store.make_undoable();
+                    store.mark();
+                }
+                let before = self.model.clone();
+                steps.iter().for_each(|(step, after)| self.apply(step, *after));
+                self.stores.iter_mut().for_each(|store| store.undo().unwrap());
+                self.model = before;
             }
             _ => self.value(step, at),
         }
@@ -248,6 +291,30 @@ impl<'a> Harness<'a> {
                 let got = store.expiring_list(RECALLED).unwrap().live(access, hash, &key).unwrap();
                 assert_eq!(got, items(model.recalled.get_mut(&key), at, true));
             }
+            Step::FirstRecent(key, most) => {
+                let (store, hash, access) = owner(stores, key, at, RECENT);
+                let mut got: Vec<String> = Vec::new();
+                let visit = |item: &String| {
+                    got.push(item.clone());
+                    until(got.len() == most)
+                };
+                store.expiring_list(RECENT).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
+                let items = model.recent.get_mut(&key).into_iter().flatten();
+                let expected = items.filter_map(|item| live(Some(item), at, false).cloned());
+                assert_eq!(got, expected.take(most).collect::<Vec<_>>());
+            }
+            Step::FirstRecalled(key, most) => {
+                let (store, hash, access) = owner(stores, key, at, RECALLED);
+                let mut got: Vec<u64> = Vec::new();
+                let visit = |item: &u64| {
+                    got.push(*item);
+                    until(got.len() == most)
+                };
+                store.expiring_list(RECALLED).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
+                let items = model.recalled.get_mut(&key).into_iter().flatten();
+                let expected = items.filter_map(|item| live(Some(item), at, true).copied());
+                assert_eq!(got, expected.take(most).collect::<Vec<_>>());
+            }
             _ => self.map(step, at),
         }
     }
@@ -269,8 +336,11 @@ impl<'a> Harness<'a> {
             Step::Prices(key) => {
                 let (store, hash, access) = owner(stores, key, at, PRICES);
                 let mut got = BTreeMap::new();
-                let visit = |of: &u8, price: &u32| assert!(got.insert(*of, *price).is_none());
-                store.expiring_map(PRICES).unwrap().for_each_live(access, hash, &key, visit).unwrap();
+                let visit = |of: &u8, price: &u32| {
+                    assert!(got.insert(*of, *price).is_none());
+                    ControlFlow::Continue(())
+                };
+                store.expiring_map(PRICES).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
                 let all = model.prices.range_mut((key, 0)..=(key, u8::MAX));
                 let expected = all.filter_map(|((_, of), e)| Some((*of, *live(Some(e), at, false)?)));
                 assert_eq!(got, expected.collect());
@@ -296,12 +366,40 @@ impl<'a> Harness<'a> {
             Step::Cached(key) => {
                 let (store, hash, access) = owner(stores, key, at, CACHED);
                 let mut got = BTreeMap::new();
-                let visit = |of: &String, v: &String| assert!(got.insert(of.clone(), v.clone()).is_none());
-                store.expiring_map(CACHED).unwrap().for_each_live(access, hash, &key, visit).unwrap();
+                let visit = |of: &String, v: &String| {
+                    assert!(got.insert(of.clone(), v.clone()).is_none());
+                    ControlFlow::Continue(())
+                };
+                store.expiring_map(CACHED).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
                 let all = model.cached.iter_mut().filter(|((k, _), _)| *k == key);
                 let expected =
                     all.filter_map(|((_, of), e)| Some((of.clone(), live(Some(e), at, true)?.clone())));
                 assert_eq!(got, expected.collect());
+            }
+            Step::FirstPrices(key, most) => {
+                let (store, hash, access) = owner(stores, key, at, PRICES);
+                let mut got = Vec::new();
+                let visit = |of: &u8, value: &u32| {
+                    got.push((*of, *value));
+                    until(got.len() == most)
+                };
+                store.expiring_map(PRICES).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
+                let all = model.prices.iter_mut().filter(|((k, _), _)| *k == key);
+                let expected = all.filter_map(|((_, of), e)| Some((*of, *live(Some(e), at, false)?)));
+                assert_eq!(got, expected.take(most).collect::<Vec<_>>());
+            }
+            Step::FirstCached(key, most) => {
+                let (store, hash, access) = owner(stores, key, at, CACHED);
+                let mut got = Vec::new();
+                let visit = |of: &String, value: &String| {
+                    got.push((of.clone(), value.clone()));
+                    until(got.len() == most)
+                };
+                store.expiring_map(CACHED).unwrap().try_for_each_live(access, hash, &key, visit).unwrap();
+                let all = model.cached.iter_mut().filter(|((k, _), _)| *k == key);
+                let expected =
+                    all.filter_map(|((_, of), e)| Some((of.clone(), live(Some(e), at, true)?.clone())));
+                assert_eq!(got, expected.take(most).collect::<Vec<_>>());
             }
             _ => unreachable!("steps of stores, values and lists were applied before"),
         }
@@ -324,6 +422,10 @@ fn owner<'s, H: Copy>(
 fn items<V: Clone>(items: Option<&mut Vec<Entry<V>>>, at: i64, renews: bool) -> Vec<V> {
     let items = items.into_iter().flatten();
     items.filter_map(|item| live(Some(item), at, renews).cloned()).collect()
+}
+
+fn until(enough: bool) -> ControlFlow<()> {
+    if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn text(n: usize) -> String {
