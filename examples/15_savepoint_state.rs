@@ -4,7 +4,6 @@
 //!
 //! A meter that was read twice has counted too much. The savepoint tells which, a new one is made without the mistake, the flow's next version is
 //! checked against it, and goes on from there.
-
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use rivermark::connectors::{Collect, LogSource};
@@ -15,6 +14,8 @@ use rivermark::{BoxError, Context, Engine, Flow, ProcessFunction, States, Value}
 type Reading = (u32, u64);
 
 const TOTAL: Value<u64> = Value::new("total");
+
+type Totalling<'a> = Context<'a, u32, Reading>;
 
 /// Adds up what each meter has counted.
 #[derive(Clone)]
@@ -27,16 +28,10 @@ impl ProcessFunction<u32, Reading> for Totals {
         states.has(TOTAL);
     }
 
-    fn on_record(
-        &mut self,
-        meter: &u32,
-        reading: Reading,
-        cx: &mut Context<'_, u32, Reading>,
-    ) -> Result<(), BoxError> {
+    fn on_record(&mut self, meter: &u32, reading: Reading, cx: &mut Totalling<'_>) -> Result<(), BoxError> {
         let total = cx.state(TOTAL).get()?.unwrap_or(0) + reading.1;
-        cx.state(TOTAL).set(total)?;
         cx.emit((*meter, total));
-        Ok(())
+        cx.state(TOTAL).set(total)
     }
 }
 
@@ -65,16 +60,14 @@ fn main() -> Result<(), BoxError> {
     let savepoint = job.stop_with_savepoint("monday")?;
 
     println!("In savepoint {:?}:", savepoint.name());
-    let state = savepoint.operator("totals")?;
-    for entry in state.entries::<u32, _>(TOTAL)? {
+    for entry in savepoint.operator("totals")?.entries::<u32, _>(TOTAL)? {
         let (meter, total) = entry?;
         println!("  meter {meter} has counted {total}");
     }
 
     let mut editor = savepoint.edit();
-    editor
-        .operator("totals")?
-        .update(TOTAL, |meter: &u32, total| Some(if *meter == 2 { total - 400 } else { total }))?;
+    let once = |meter: &u32, total| Some(if *meter == 2 { total - 400 } else { total });
+    editor.operator("totals")?.update(TOTAL, once)?;
     let corrected = editor.named("corrected").write_to(directory.path().join("corrected"))?;
 
     println!("\n{}", corrected.check(totals(2, &rows))?);

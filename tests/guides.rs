@@ -8,6 +8,7 @@
 mod vocabulary;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 const PAGE: &str = include_str!("../docs/from-flink-and-kafka-streams.md");
 
@@ -68,6 +69,41 @@ fn the_comparison_names_every_operator() {
         missing.is_empty(),
         "docs/from-flink-and-kafka-streams.md does not say what these are: {missing:?}"
     );
+}
+
+/// What the documentation of `operators/` runs: the code of all its examples.
+fn runnable_examples() -> String {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("operators/src");
+    let texts: Vec<String> =
+        vocabulary::files(&sources).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let mut code = String::new();
+    for text in &texts {
+        // Whatever is said behind a fence means that what follows is not run.
+        let mut block: Option<bool> = None;
+        let comments = text.lines().filter_map(|line| {
+            line.trim_start().strip_prefix("///").or(line.trim_start().strip_prefix("//!"))
+        });
+        for line in comments {
+            match line.trim().strip_prefix("```") {
+                Some(how) => block = if block.is_some() { None } else { Some(how.is_empty()) },
+                None if block == Some(true) => code += &format!("{line}\n"),
+                None => {}
+            }
+        }
+    }
+    code
+}
+
+#[test]
+fn every_operator_is_called_in_an_example_that_is_run() {
+    let code = runnable_examples();
+    let is_shown = |operator: &String| {
+        let method = operator.rsplit("::").next().unwrap_or_default();
+        code.contains(&format!(".{method}(")) || code.contains(&format!(".{method}::<"))
+    };
+    let missing: Vec<_> =
+        vocabulary::operators().into_iter().filter(|operator| !is_shown(operator)).collect();
+    assert!(missing.is_empty(), "give the documentation of these an example: {missing:?}");
 }
 
 #[test]

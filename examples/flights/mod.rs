@@ -2,13 +2,17 @@
 
 #![allow(dead_code, reason = "each example uses its own part of this module")]
 
+pub mod airlines;
 pub mod cancellations;
 pub mod kill;
+pub mod legs;
 pub mod picture;
 pub mod planes;
 pub mod routes;
+pub mod service;
 pub mod table;
 pub mod throttle;
+pub mod towers;
 pub mod weather;
 
 use rivermark::log::{Compression, Isolation, Log, Position, RecordBatch, TopicOptions};

@@ -23,6 +23,26 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
     /// Joins each record with the newest record of `versions` that is not newer than it and at most `within` older (both ends in).
     /// Say next whether records without a version are kept: [`AsOfJoin::left`] or [`AsOfJoin::inner`].
     ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let ((payments, paid), (rates, rate)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let valued = paid.key_by(|_| "EUR".to_string()).as_of_join(rate.key_by(|_| "EUR".to_string()), millis(10));
+    ///     let rows = it.output(valued.left(|_, amount, rate| (amount, rate.copied())));
+    ///     it.push(&payments, at(4), 100);
+    ///     it.push(&payments, at(9), 200);
+    ///     it.push(&payments, at(30), 300);
+    ///     it.push(&rates, at(5), 3);
+    ///     it.push(&rates, at(9), 4);
+    ///     it.end(&payments);
+    ///     it.end(&rates);
+    ///     // Before the first rate; at the time of the second; when that is too old.
+    ///     it.expect(&rows, [(100, None), (200, Some(4)), (300, None)]);
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// As [`KeyedStream::connect`].
     pub fn as_of_join<B: StateValue>(

@@ -50,6 +50,30 @@ impl<K: Key, A: StateValue> KeyedStream<K, A> {
     /// Joins records with those of `right` that are within `interval` of them. Say next which rows are wanted: [`IntervalJoin::inner`],
     /// [`IntervalJoin::left`], [`IntervalJoin::right`] or [`IntervalJoin::full`].
     ///
+    /// ```
+    /// use rivermark_operators::{Interval, Timestamp, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let ((orders, order), (payments, payment)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let within = Interval::after(millis(10));
+    ///     let paid = order.key_by(|id| *id).interval_join(payment.key_by(|id| *id), within);
+    ///     // With `inner` in the place of `full` there is a row for order 1 alone; `left` also tells of order 2, `right` of payment 3.
+    ///     let rows = it.output(paid.full(|id, order, payment| (*id, order.is_some(), payment.is_some())));
+    ///     it.push(&orders, at(1), 1);
+    ///     it.push(&orders, at(2), 2);
+    ///     it.push(&payments, at(8), 1);
+    ///     it.push(&payments, at(30), 3);
+    ///     it.end(&orders);
+    ///     it.end(&payments);
+    ///     let mut rows = it.take_at(&rows);
+    ///     rows.sort();
+    ///     // Payments may come until 12; nobody knows before 13 that there is none.
+    ///     assert_eq!(rows[..2], [(at(8), (1, true, true)), (at(13), (2, true, false))]);
+    ///     assert_eq!(rows[2].1, (3, false, true));
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// As [`KeyedStream::connect`].
     pub fn interval_join<B: StateValue>(

@@ -69,6 +69,46 @@ impl<'a, A, B> Pair<'a, A, B> {
 impl<K: Key, A: Send + 'static> KeyedStream<K, A> {
     /// Brings the records of both streams together by key.
     ///
+    /// ```
+    /// use rivermark_operators::process::{Context, ProcessFunction};
+    /// use rivermark_operators::{BoxError, Either, Timestamp, Value, testing};
+    ///
+    /// const FACTOR: Value<u32> = Value::new("factor");
+    ///
+    /// /// Multiplies by the newest factor.
+    /// #[derive(Clone)]
+    /// struct Multiply;
+    ///
+    /// impl ProcessFunction<u8, Either<u32, u32>> for Multiply {
+    ///     type Out = u32;
+    ///
+    ///     fn on_record(&mut self, _: &u8, either: Either<u32, u32>, cx: &mut Context<'_, u8, u32>) -> Result<(), BoxError> {
+    ///         match either {
+    ///             Either::Left(number) => {
+    ///                 let factor = cx.state(FACTOR).get()?.unwrap_or(1);
+    ///                 cx.emit(number * factor);
+    ///             }
+    ///             Either::Right(factor) => cx.state(FACTOR).set(factor)?,
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let ((numbers, number), (factors, factor)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let both = number.key_by(|_| 0_u8).connect(factor.key_by(|_| 0_u8));
+    ///     // Otherwise it would depend on the moment which of the two is read first.
+    ///     let rows = it.output(both.in_event_time_order().process(Multiply));
+    ///     it.push(&numbers, at(1), 5);
+    ///     it.push(&numbers, at(3), 6);
+    ///     it.push(&factors, at(2), 10);
+    ///     it.end(&numbers);
+    ///     it.end(&factors);
+    ///     it.expect(&rows, [5, 60]);
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// If the streams belong to different flows, or one of them was told to run in event-time order: that is for the connected stream.
     pub fn connect<B: Send + 'static>(self, other: KeyedStream<K, B>) -> KeyedStream<K, Either<A, B>> {

@@ -20,6 +20,54 @@
 //! Every match there is is told, unless [`after_match`](Pattern::after_match) says which are skipped. A partial match that is no match when
 //! its time is up goes to [`PatternStream::timed_out`].
 //!
+//! By example, with letters as events; a match is shown by its letters:
+//!
+//! ```
+//! use rivermark_operators::pattern::{AfterMatch, Pattern};
+//! use rivermark_operators::{Timestamp, millis, testing};
+//!
+//! # fn begin(step: char) -> Pattern<char> {
+//! #     Pattern::begin(step).where_(move |letter| *letter == step).within(millis(100))
+//! # }
+//! # fn is(wanted: char) -> impl Fn(&char) -> bool + Send + Sync + 'static {
+//! #     move |letter| *letter == wanted
+//! # }
+//! /// The matches in letters that come one after the other.
+//! fn found(pattern: Pattern<char>, letters: &str) -> String {
+//!     let mut it = testing::Harness::new();
+//!     let (input, stream) = it.input::<char>();
+//!     let matches = stream.key_by(|_| 0_u8).pattern(pattern);
+//!     let rows = it.output(matches.select(|_, found| found.all().into_iter().map(|(_, _, letter)| *letter).collect::<String>()));
+//!     (1..).zip(letters.chars()).for_each(|(time, letter)| it.push(&input, Timestamp::from_millis(time), letter));
+//!     it.end(&input);
+//!     it.take(&rows).join(" ")
+//! }
+//!
+//! // Here `begin('a')` is short for `Pattern::begin("a").where_(|letter| *letter == 'a').within(millis(100))`, and `is` for such a condition.
+//! // What may lie between two events:
+//! assert_eq!(found(begin('a').next("b").where_(is('b')), "ab axb"), "ab");
+//! assert_eq!(found(begin('a').followed_by("b").where_(is('b')), "axbb"), "ab");
+//! assert_eq!(found(begin('a').followed_by_any("b").where_(is('b')), "axbb"), "ab ab");
+//! // What must not:
+//! assert_eq!(found(begin('a').not_next("x").where_(is('x')).followed_by("b").where_(is('b')), "axb aab"), "ab ab");
+//! assert_eq!(found(begin('a').not_followed_by("x").where_(is('x')).followed_by("b").where_(is('b')), "ayxb ayb"), "ab");
+//! // How often:
+//! assert_eq!(found(begin('a').next("b").where_(is('b')).optional().next("c").where_(is('c')), "abc ac"), "abc ac");
+//! assert_eq!(found(begin('a').times(2).next("b").where_(is('b')), "aab"), "aab");
+//! assert_eq!(found(begin('a').next("b").where_(is('b')).times_between(1, 2).next("c").where_(is('c')), "abbc abbbc"), "abbc");
+//! assert_eq!(found(begin('a').followed_by("b").where_(is('b')).times(2), "abxb"), "abb");
+//! assert_eq!(found(begin('a').followed_by("b").where_(is('b')).times(2).consecutive(), "abxb abb"), "abb");
+//! assert_eq!(found(begin('a').followed_by("b").where_(is('b')).one_or_more(), "abb"), "ab abb");
+//! assert_eq!(found(begin('a').followed_by("b").where_(is('b')).one_or_more().greedy().next("c").where_(is('c')), "abbc"), "abbc");
+//! // Which events, also by what has been matched so far:
+//! assert_eq!(found(begin('a').next("vowel").where_(is('e')).or(is('i')), "ae ai ax"), "ae ai");
+//! let rising = begin('a').next("higher").where_iterative(|letter, found| found.all().iter().all(|(_, _, before)| *before < letter));
+//! assert_eq!(found(rising, "ab aa"), "ab");
+//! // Which matches are skipped when one has been told:
+//! assert_eq!(found(begin('a').times_or_more(2), "aaa"), "aa aaa aa");
+//! assert_eq!(found(begin('a').times(2).after_match(AfterMatch::SkipPastLastEvent), "aaaa"), "aa aa");
+//! ```
+//!
 //! The terms and, where nothing else is said, the results are those of Flink's CEP. What differs: `not_next` at the end of a pattern is told when
 //! the time is up and nothing has come; what has been told as a match does not time out when it could have gone on; a greedy step at the end
 //! is refused, where Flink tells a match for each of its events; patterns that could keep partial matches for ever are refused, so `within` is

@@ -64,6 +64,28 @@ pub struct PatternStream<K, V, T = ()> {
 impl<K: Key, V: StateValue> PatternStream<K, V> {
     /// Makes rows of the partial matches whose time is up, and gives them as a stream of their own:
     /// `.timed_out(|key, partial| .., |rows| rows.sink(..))`. A row has the time at which the time was up.
+    ///
+    /// ```
+    /// use rivermark_operators::pattern::Pattern;
+    /// use rivermark_operators::{Timestamp, millis, testing};
+    ///
+    /// // Who asks has an answer within ten milliseconds, or none.
+    /// let answered = Pattern::begin("asked").where_(|text: &String| text == "?").next("told").within(millis(10));
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (said, stream) = it.input::<&str>();
+    ///     let (sender, silence) = std::sync::mpsc::channel();
+    ///     let talk = stream.map(str::to_string).key_by(|_| 'a').pattern(answered.clone());
+    ///     // In a flow: `|rows| rows.sink(..)`.
+    ///     let talk = talk.timed_out(|who, _| *who, move |rows| sender.send(rows).expect("taken below"));
+    ///     let told = it.output(talk.select(|_, found| found.last("told").cloned()));
+    ///     let silence = it.output(silence.recv().expect("it was sent at once"));
+    ///     [(1, "?"), (4, "yes"), (20, "?"), (50, "no")].into_iter().for_each(|(time, text)| it.push(&said, at(time), text));
+    ///     it.end(&said);
+    ///     it.expect(&told, [Some("yes".to_string())]);
+    ///     it.expect_at(&silence, [(at(30), 'a')]);
+    /// });
+    /// ```
     pub fn timed_out<T: Send + 'static>(
         self,
         row: impl Fn(&K, &Match<'_, V>) -> T + Send + Sync + 'static,
@@ -90,6 +112,21 @@ impl<K: Key, V: StateValue, T: Send + 'static> PatternStream<K, V, T> {
     }
 
     /// Any number of rows for each match.
+    ///
+    /// ```
+    /// use rivermark_operators::pattern::Pattern;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let pair = Pattern::begin("low").where_(|n: &u32| *n < 10).next("high").where_(|n| *n >= 10);
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<u32>();
+    ///     let pairs = stream.key_by(|_| 'a').pattern(pair.clone());
+    ///     let rows = it.output(pairs.flat_select(|_, found| found.all().into_iter().map(|(_, _, n)| *n).collect::<Vec<_>>()));
+    ///     (1..).zip([3, 5, 12, 14]).for_each(|(time, n)| it.push(&numbers, Timestamp::from_millis(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [5, 12]);
+    /// });
+    /// ```
     pub fn flat_select<R: Send + 'static, I: IntoIterator<Item = R>>(
         self,
         rows: impl Fn(&K, &Match<'_, V>) -> I + Send + Sync + 'static,

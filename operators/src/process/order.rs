@@ -74,6 +74,36 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// Records wait for the watermark, in state. Late ones, whose time is below the watermark of their own partition, are counted and
     /// dropped; [`KeyedStream::in_event_time_order_with_late_output`] gives them a stream of their own. Windows need no order and
     /// ignore this.
+    ///
+    /// ```
+    /// use rivermark_operators::process::{Context, ProcessFunction};
+    /// use rivermark_operators::{BoxError, Reducing, Timestamp, testing};
+    ///
+    /// const READ: Reducing<String> = Reducing::new("read");
+    ///
+    /// /// All letters of a key so far.
+    /// #[derive(Clone)]
+    /// struct Spell;
+    ///
+    /// impl ProcessFunction<u8, char> for Spell {
+    ///     type Out = String;
+    ///
+    ///     fn on_record(&mut self, _: &u8, letter: char, cx: &mut Context<'_, u8, String>) -> Result<(), BoxError> {
+    ///         cx.state(READ).add(letter.to_string(), |all, next| all.push_str(&next))?;
+    ///         cx.state(READ).get()?.into_iter().for_each(|all| cx.emit(all));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (letters, stream) = it.input::<char>();
+    ///     let words = it.output(stream.key_by(|_| 0_u8).in_event_time_order().process(Spell));
+    ///     [(3, 't'), (1, 'c'), (2, 'a')].into_iter().for_each(|(time, letter)| it.push(&letters, at(time), letter));
+    ///     it.end(&letters);
+    ///     it.expect(&words, ["c", "ca", "cat"].map(str::to_string));
+    /// });
+    /// ```
     pub fn in_event_time_order(self) -> Self {
         self.ordered(None, |_| false)
     }

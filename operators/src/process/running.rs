@@ -18,6 +18,35 @@ use std::sync::Arc;
 
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     /// Runs a function over each key's records and timers, with state of its own.
+    ///
+    /// ```
+    /// use rivermark_operators::process::{Context, ProcessFunction};
+    /// use rivermark_operators::{BoxError, Timestamp, Value, testing};
+    ///
+    /// const LAST: Value<i64> = Value::new("last");
+    ///
+    /// /// By how much each number is above the one before it.
+    /// #[derive(Clone)]
+    /// struct Rise;
+    ///
+    /// impl ProcessFunction<u8, i64> for Rise {
+    ///     type Out = i64;
+    ///
+    ///     fn on_record(&mut self, _: &u8, number: i64, cx: &mut Context<'_, u8, i64>) -> Result<(), BoxError> {
+    ///         if let Some(last) = cx.state(LAST).get()? {
+    ///             cx.emit(number - last);
+    ///         }
+    ///         cx.state(LAST).set(number)
+    ///     }
+    /// }
+    ///
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let rises = it.output(stream.key_by(|_| 0_u8).process(Rise));
+    ///     [7, 9, 4].into_iter().for_each(|number| it.push(&numbers, Timestamp::MIN, number));
+    ///     it.expect(&rises, [2, -5]);
+    /// });
+    /// ```
     pub fn process<P: ProcessFunction<K, V>>(self, function: P) -> Stream<P::Out> {
         self.process_failing("process", false, function)
     }

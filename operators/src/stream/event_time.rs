@@ -28,6 +28,19 @@ impl<T: Send + 'static> Stream<T> {
     /// Call it before [`Stream::key_by`]: watermarks are told apart by source partition, and an exchange mixes those. Behind one it is an
     /// error of [`Flow::into_plan`](crate::Flow::into_plan); what comes out of windows and functions has event time already. So is a union
     /// of two streams of one source: the order of its records, which watermarks depend on, would depend on the moment.
+    ///
+    /// ```
+    /// use rivermark_operators::{Stream, Timestamp, Watermarks, Windows, minutes, secs};
+    ///
+    /// fn per_minute(clicks: Stream<(String, i64)>) {
+    ///     // Clicks have their time in seconds, and are up to five seconds out of order.
+    ///     clicks
+    ///         .event_time(|click| Timestamp::from_secs(click.1), Watermarks::bounded(secs(5)))
+    ///         .key_by(|click| click.0.clone())
+    ///         .window(Windows::tumbling(minutes(1)))
+    ///         .count();
+    /// }
+    /// ```
     pub fn event_time(
         self,
         time: impl Fn(&T) -> Timestamp + Clone + Send + Sync + 'static,

@@ -10,11 +10,31 @@ use std::sync::Arc;
 
 impl<T: Send + 'static> Stream<T> {
     /// Keeps the records for which `keep` answers true.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<u64>();
+    ///     let rows = it.output(stream.filter(|n| n % 2 == 0));
+    ///     (1..=4).for_each(|n| it.push(&numbers, Timestamp::MIN, n));
+    ///     it.expect(&rows, [2, 4]);
+    /// });
+    /// ```
     pub fn filter(self, keep: impl Fn(&T) -> bool + Clone + Send + Sync + 'static) -> Stream<T> {
         self.filtering("filter", keep)
     }
 
     /// Shows each record to `look` and passes it on unchanged.
+    ///
+    /// ```
+    /// use rivermark_operators::{Stream, Timestamp};
+    ///
+    /// /// Shows what comes by, for as long as one wonders.
+    /// fn shown(stream: Stream<(String, Timestamp)>) -> Stream<(String, Timestamp)> {
+    ///     stream.inspect(|(page, at)| println!("{at}: {page}"))
+    /// }
+    /// ```
     pub fn inspect(self, look: impl Fn(&T) + Clone + Send + Sync + 'static) -> Stream<T> {
         self.filtering("inspect", move |value| {
             look(value);

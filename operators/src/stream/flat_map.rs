@@ -11,6 +11,18 @@ use std::sync::Arc;
 
 impl<T: Send + 'static> Stream<T> {
     /// Replaces each record by all that `f` makes of it, in order. Each result has the record's time and provenance.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (lines, stream) = it.input::<&str>();
+    ///     let words = it.output(stream.flat_map(|line| line.split(' ')));
+    ///     it.push(&lines, Timestamp::MIN, "to be or");
+    ///     it.push(&lines, Timestamp::MIN, "not");
+    ///     it.expect(&words, ["to", "be", "or", "not"]);
+    /// });
+    /// ```
     pub fn flat_map<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(T) -> I + Clone + Send + Sync + 'static,
@@ -20,6 +32,17 @@ impl<T: Send + 'static> Stream<T> {
 
     /// As [`Stream::flat_map`], for functions that can fail: an error stops the job and names the record, or makes the record a dead letter
     /// ([`Stream::on_error`]).
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (lines, stream) = it.input::<&str>();
+    ///     let numbers = it.output(stream.try_flat_map(|line| Ok(line.split(' ').map(str::parse::<u32>).collect::<Result<Vec<_>, _>>()?)));
+    ///     it.push(&lines, Timestamp::MIN, "3 1 4");
+    ///     it.expect(&numbers, [3, 1, 4]);
+    /// });
+    /// ```
     pub fn try_flat_map<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(T) -> Result<I, BoxError> + Clone + Send + Sync + 'static,
@@ -28,6 +51,17 @@ impl<T: Send + 'static> Stream<T> {
     }
 
     /// Keeps what `f` makes of records where it makes something: a `map` and a `filter` in one.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<u64>();
+    ///     let rows = it.output(stream.filter_map(|n| n.checked_sub(2)));
+    ///     (1..=4).for_each(|n| it.push(&numbers, Timestamp::MIN, n));
+    ///     it.expect(&rows, [0, 1, 2]);
+    /// });
+    /// ```
     pub fn filter_map<U: Send + 'static>(
         self,
         f: impl Fn(T) -> Option<U> + Clone + Send + Sync + 'static,

@@ -16,6 +16,22 @@ impl<V: Send + 'static> Stream<V> {
     ///
     /// The key's `Hash` decides which worker and which part of a checkpoint it belongs to, so it must not change between
     /// versions of a program that share a checkpoint; derived implementations do not.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (words, stream) = it.input::<&str>();
+    ///     // By their length.
+    ///     let counts = stream.key_by(|word| word.len()).window(Windows::tumbling(millis(10))).count();
+    ///     let rows = it.output(counts.map(|row| (row.key, row.value)));
+    ///     ["to", "be", "or", "not"].into_iter().for_each(|word| it.push(&words, Timestamp::from_millis(3), word));
+    ///     it.end(&words);
+    ///     let mut rows = it.take(&rows);
+    ///     rows.sort();
+    ///     assert_eq!(rows, [(2, 3), (3, 1)]);
+    /// });
+    /// ```
     pub fn key_by<K: Key>(self, key: impl Fn(&V) -> K + Clone + Send + Sync + 'static) -> KeyedStream<K, V> {
         let spec = NodeSpec::new("key_by", NodeKind::Transform, vec![], 1);
         let keyed = self.then(spec, move |builder, port| {

@@ -11,12 +11,39 @@ use std::sync::Arc;
 
 impl<T: Send + 'static> Stream<T> {
     /// Replaces each record by what `f` makes of it. Time and provenance stay.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<u64>();
+    ///     let rows = it.output(stream.map(|n| format!("{n}!")));
+    ///     (1..=4).for_each(|n| it.push(&numbers, Timestamp::MIN, n));
+    ///     it.expect(&rows, ["1!", "2!", "3!", "4!"].map(str::to_string));
+    /// });
+    /// ```
     pub fn map<U: Send + 'static>(self, f: impl Fn(T) -> U + Clone + Send + Sync + 'static) -> Stream<U> {
         self.mapping(false, move |value| Ok(f(value)))
     }
 
     /// As [`Stream::map`], for functions that can fail: an error stops the job and names the record, or makes the record a dead letter
     /// ([`Stream::on_error`]).
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (texts, stream) = it.input::<&str>();
+    ///     let numbers = it.output(stream.try_map(|text| Ok(text.parse::<u32>()?)));
+    ///     it.push(&texts, Timestamp::MIN, "17");
+    ///     it.expect(&numbers, [17]);
+    /// });
+    ///
+    /// let mut it = testing::Harness::new();
+    /// let (texts, stream) = it.input::<&str>();
+    /// it.output(stream.try_map(|text| Ok(text.parse::<u32>()?)));
+    /// assert!(it.try_push(&texts, Timestamp::MIN, "seventeen").is_err());
+    /// ```
     pub fn try_map<U: Send + 'static>(
         self,
         f: impl Fn(T) -> Result<U, BoxError> + Clone + Send + Sync + 'static,

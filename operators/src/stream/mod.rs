@@ -90,6 +90,16 @@ impl Flow {
 
     /// Begins a stream with the records of a source. An undecodable record stops the job, with an error that says where it is, unless
     /// [`Stream::on_error`] or [`Stream::dead_letters`] say otherwise.
+    ///
+    /// ```
+    /// use rivermark_operators::source::Source;
+    /// use rivermark_operators::{Flow, Stream};
+    ///
+    /// /// What two sources have in common: the type of their records.
+    /// fn orders(flow: &Flow, web: impl Source<Item = u64>, shop: impl Source<Item = u64>) -> Stream<u64> {
+    ///     flow.source(web).named("web").union(flow.source(shop).named("shop"))
+    /// }
+    /// ```
     pub fn source<S: Source>(&self, source: S) -> Stream<S::Item> {
         let source = Arc::new(source);
         let reads = Arc::clone(&source);
@@ -124,6 +134,18 @@ impl Flow {
     }
 
     /// As [`Flow::source`], but undecodable records go to the second stream, with their bytes: its [`Stream::dead_letters`].
+    ///
+    /// ```
+    /// use rivermark_operators::sink::Sink;
+    /// use rivermark_operators::source::Source;
+    /// use rivermark_operators::{DeadLetter, Flow, Stream};
+    ///
+    /// fn decoded<T: Send + 'static>(flow: &Flow, source: impl Source<Item = T>, undecodable: impl Sink<DeadLetter>) -> Stream<T> {
+    ///     let (records, letters) = flow.source_with_dead_letters(source);
+    ///     letters.sink(undecodable);
+    ///     records
+    /// }
+    /// ```
     pub fn source_with_dead_letters<S: Source>(&self, source: S) -> (Stream<S::Item>, Stream<DeadLetter>) {
         let records = self.source(source);
         let dead_letters = records.dead_letters();
@@ -184,6 +206,16 @@ impl<T: Clone + 'static> Clone for Stream<T> {
 
 impl<T: Send + 'static> Stream<T> {
     /// Names the operator that this stream comes out of: in metrics, in errors, and as what its state is found by after a restart.
+    ///
+    /// ```
+    /// use rivermark_operators::{Flow, Stream, Timestamp, Watermarks, Windows, days};
+    ///
+    /// fn describe(sales: Stream<(u32, u64)>) {
+    ///     let by_shop = sales.key_by(|sale| sale.0);
+    ///     // A new version of the flow may have other operators before this one; its windows are found by the name.
+    ///     by_shop.window(Windows::tumbling(days(1))).sum(|sale| sale.1).named("revenue");
+    /// }
+    /// ```
     pub fn named(self, name: &str) -> Self {
         let mut graph = self.graph.borrow_mut();
         let node = graph.node_of(self.port);
@@ -201,6 +233,39 @@ impl<T: Send + 'static> Stream<T> {
 
     /// A side output of the operator that this stream comes out of; see [`Side`]. An operator that has none is an error of
     /// [`Flow::into_plan`].
+    ///
+    /// ```
+    /// use rivermark_operators::process::{Context, ProcessFunction, Side};
+    /// use rivermark_operators::{BoxError, Timestamp, testing};
+    ///
+    /// const DEBTS: Side<i64> = Side::new("debts");
+    ///
+    /// #[derive(Clone)]
+    /// struct Split;
+    ///
+    /// impl ProcessFunction<u8, i64> for Split {
+    ///     type Out = i64;
+    ///
+    ///     fn on_record(&mut self, _: &u8, amount: i64, cx: &mut Context<'_, u8, i64>) -> Result<(), BoxError> {
+    ///         if amount < 0 {
+    ///             cx.emit_to(DEBTS, -amount);
+    ///         } else {
+    ///             cx.emit(amount);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// testing::check(|it| {
+    ///     let (amounts, stream) = it.input::<i64>();
+    ///     let split = stream.key_by(|_| 0_u8).process(Split);
+    ///     let debts = it.output(split.side_output(DEBTS));
+    ///     let assets = it.output(split);
+    ///     [7, -3, 2].into_iter().for_each(|amount| it.push(&amounts, Timestamp::MIN, amount));
+    ///     it.expect(&assets, [7, 2]);
+    ///     it.expect(&debts, [3]);
+    /// });
+    /// ```
     pub fn side_output<S: Send + 'static>(&self, side: Side<S>) -> Stream<S> {
         let port = self.graph.borrow_mut().side_port(self.port, side);
         self.at_port(port)

@@ -15,6 +15,20 @@ impl<T: Send + 'static> Stream<T> {
     /// All records of this stream and of `other`. The watermark is the lower of the two. Order is kept within each, not between
     /// them.
     ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let ((web, web_orders), (shop, shop_orders)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let orders = it.output(web_orders.union(shop_orders));
+    ///     it.push(&web, Timestamp::MIN, 1);
+    ///     it.push(&shop, Timestamp::MIN, 2);
+    ///     let mut orders = it.take(&orders);
+    ///     orders.sort();
+    ///     assert_eq!(orders, [1, 2]);
+    /// });
+    /// ```
+    ///
     /// # Panics
     /// If the streams belong to different flows.
     pub fn union(self, other: Stream<T>) -> Stream<T> {

@@ -35,6 +35,27 @@ pub trait Retractable<V>: Clone + Send + Sync + 'static {
 
 impl<K: Key, V: StateValue> Table<K, V> {
     /// Groups the rows. The function is called anew for a row that is taken back, and must answer the same.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     // Accounts, with their owners and what is on them.
+    ///     let (accounts, stream) = it.input::<(u32, char, i64)>();
+    ///     let owners = stream.key_by(|account| account.0).to_table().group_by(|_, account| account.1);
+    ///     // What account 1 leaves is taken back from its owner.
+    ///     let rows = it.output(owners.count().changes());
+    ///     [(1, (1, 'a', 10)), (2, (2, 'a', 5)), (3, (1, 'b', 10))].into_iter().for_each(|(time, row)| it.push(&accounts, at(time), row));
+    ///     it.end(&accounts);
+    ///     let mut told = it.take(&rows);
+    ///     told.sort();
+    ///     let mut expected = vec![('a', Change::Insert(1)), ('a', Change::Update { before: 1, after: 2 }), ('a', Change::Update { before: 2, after: 1 }), ('b', Change::Insert(1))];
+    ///     expected.sort();
+    ///     assert_eq!(told, expected);
+    /// });
+    /// ```
     pub fn group_by<G: Key>(
         self,
         group: impl Fn(&K, &V) -> G + Clone + Send + Sync + 'static,
@@ -71,6 +92,26 @@ impl<G: Key, V: StateValue> GroupedTable<G, V> {
     }
 
     /// The sum of what `read` gives for each row. One that overflows stops the job.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     // Accounts, with their owners and what is on them.
+    ///     let (accounts, stream) = it.input::<(u32, char, i64)>();
+    ///     let owners = stream.key_by(|account| account.0).to_table().group_by(|_, account| account.1);
+    ///     let rows = it.output(owners.sum(|account| account.2).changes());
+    ///     [(1, (1, 'a', 10)), (2, (2, 'a', 5)), (3, (1, 'b', 10))].into_iter().for_each(|(time, row)| it.push(&accounts, at(time), row));
+    ///     it.end(&accounts);
+    ///     let mut told = it.take(&rows);
+    ///     told.sort();
+    ///     let mut expected = vec![('a', Change::Insert(10)), ('a', Change::Update { before: 10, after: 15 }), ('a', Change::Update { before: 15, after: 5 }), ('b', Change::Insert(10))];
+    ///     expected.sort();
+    ///     assert_eq!(told, expected);
+    /// });
+    /// ```
     pub fn sum<N: StateValue + Sync + PartialEq + Default + Summand + std::ops::Sub<Output = N>>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -85,6 +126,27 @@ impl<G: Key, V: StateValue> GroupedTable<G, V> {
     }
 
     /// Folds rows in and out of an accumulator. `remove` must undo `add`, in any order.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     // Accounts, with their owners and what is on them.
+    ///     let (accounts, stream) = it.input::<(u32, char, i64)>();
+    ///     let owners = stream.key_by(|account| account.0).to_table().group_by(|_, account| account.1);
+    ///     let product = owners.fold(1, |all, account| *all *= account.2, |all, account| *all /= account.2);
+    ///     let rows = it.output(product.changes());
+    ///     [(1, (1, 'a', 10)), (2, (2, 'a', 5)), (3, (1, 'b', 10))].into_iter().for_each(|(time, row)| it.push(&accounts, at(time), row));
+    ///     it.end(&accounts);
+    ///     let mut told = it.take(&rows);
+    ///     told.sort();
+    ///     let mut expected = vec![('a', Change::Insert(10)), ('a', Change::Update { before: 10, after: 50 }), ('a', Change::Update { before: 50, after: 5 }), ('b', Change::Insert(10))];
+    ///     expected.sort();
+    ///     assert_eq!(told, expected);
+    /// });
+    /// ```
     pub fn fold<A: StateValue + Sync + PartialEq>(
         self,
         initial: A,

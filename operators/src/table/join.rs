@@ -70,6 +70,24 @@ impl<K: Key, A: StateValue, B: StateValue> TableJoin<K, A, B> {
     }
 
     /// The rows of keys that are in the right table.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let ((stocks, stock), (prices, price)) = (it.input::<u32>(), it.input::<u32>());
+    ///     let offers = stock.key_by(|_| 'a').to_table().join(price.key_by(|_| 'a').to_table());
+    ///     // What has a price is on offer, whether it is there or not.
+    ///     let rows = it.output(offers.right(|_, stock, price| (*price, stock.copied())).changes().map(|(_, change)| change));
+    ///     it.push(&prices, at(1), 10);
+    ///     it.push(&stocks, at(2), 3);
+    ///     it.end(&stocks);
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [Change::Insert((10, None)), Change::Update { before: (10, None), after: (10, Some(3)) }]);
+    /// });
+    /// ```
     pub fn right<R: StateValue>(
         self,
         join: impl Fn(&K, Option<&A>, &B) -> R + Send + Sync + 'static,

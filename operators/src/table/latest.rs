@@ -11,6 +11,21 @@ use rivermark_state::{Key, StateValue, Value};
 
 impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// The table of each key's newest record, in event-time order. Each record is told as one change; nothing deletes.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (prices, stream) = it.input::<(char, i64)>();
+    ///     let table = stream.key_by(|(article, _)| *article).to_table();
+    ///     let rows = it.output(table.map_values(|_, (_, price)| price).changes());
+    ///     [(1, 'a', 5), (2, 'b', 20), (3, 'a', 30)].into_iter().for_each(|(time, key, n)| it.push(&prices, at(time), (key, n)));
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [('a', Change::Insert(5)), ('b', Change::Insert(20)), ('a', Change::Update { before: 5, after: 30 })]);
+    /// });
+    /// ```
     pub fn to_table(self) -> Table<K, V> {
         latest(self, Some)
     }
@@ -18,6 +33,22 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
 
 impl<K: Key, V: StateValue> Stream<Upsert<K, V>> {
     /// The table that upserts and tombstones describe, in event-time order. A tombstone of a key without a row tells nothing.
+    ///
+    /// ```
+    /// use rivermark_operators::table::{Change, Upsert};
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (guests, stream) = it.input::<Upsert<u32, String>>();
+    ///     let rows = it.output(stream.to_table().changes());
+    ///     let ann = || "Ann".to_string();
+    ///     it.push(&guests, at(1), Upsert { key: 7, value: Some(ann()), time: at(1) });
+    ///     it.push(&guests, at(4), Upsert { key: 7, value: None, time: at(4) });
+    ///     it.end(&guests);
+    ///     it.expect_at(&rows, [(at(1), (7, Change::Insert(ann()))), (at(4), (7, Change::Delete(ann())))]);
+    /// });
+    /// ```
     pub fn to_table(self) -> Table<K, V> {
         latest(self.key_by(|upsert| upsert.key.clone()), |upsert| upsert.value)
     }

@@ -92,6 +92,22 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     /// The table of the rows for which `keep` answers true. A row that is no longer kept is deleted.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (prices, stream) = it.input::<(char, i64)>();
+    ///     let table = stream.key_by(|(article, _)| *article).to_table();
+    ///     let dear = table.map_values(|_, (_, price)| price).filter(|_, price| *price >= 10);
+    ///     let rows = it.output(dear.changes());
+    ///     [(1, 'a', 5), (2, 'b', 20), (3, 'a', 30)].into_iter().for_each(|(time, key, n)| it.push(&prices, at(time), (key, n)));
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [('b', Change::Insert(20)), ('a', Change::Insert(30))]);
+    /// });
+    /// ```
     pub fn filter(self, keep: impl Fn(&K, &V) -> bool + Clone + Send + Sync + 'static) -> Table<K, V> {
         let changes = self.changes.filter_map(move |Keyed { hash, key, value }| {
             let value = value.filter(|row| keep(&key, row))?;
@@ -101,6 +117,22 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     /// The table of what `f` makes of each row. The function is called anew for a row that is taken back, and must answer the same.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (prices, stream) = it.input::<(char, i64)>();
+    ///     let table = stream.key_by(|(article, _)| *article).to_table();
+    ///     let cents = table.map_values(|_, (_, price)| price * 100);
+    ///     let rows = it.output(cents.changes());
+    ///     [(1, 'a', 5), (2, 'b', 20), (3, 'a', 30)].into_iter().for_each(|(time, key, n)| it.push(&prices, at(time), (key, n)));
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [('a', Change::Insert(500)), ('b', Change::Insert(2000)), ('a', Change::Update { before: 500, after: 3000 })]);
+    /// });
+    /// ```
     pub fn map_values<R: StateValue>(
         self,
         f: impl Fn(&K, V) -> R + Clone + Send + Sync + 'static,
@@ -113,11 +145,41 @@ impl<K: Key, V: StateValue> Table<K, V> {
     }
 
     /// The changes, each with its key, at the time at which it came to be. Those of one key come in order.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Change;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (prices, stream) = it.input::<(char, i64)>();
+    ///     let table = stream.key_by(|(article, _)| *article).to_table();
+    ///     let rows = it.output(table.map_values(|_, (_, price)| price).changes());
+    ///     [(1, 'a', 5), (2, 'b', 20), (3, 'a', 30)].into_iter().for_each(|(time, key, n)| it.push(&prices, at(time), (key, n)));
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [('a', Change::Insert(5)), ('b', Change::Insert(20)), ('a', Change::Update { before: 5, after: 30 })]);
+    /// });
+    /// ```
     pub fn changes(self) -> Stream<(K, Change<V>)> {
         self.changes.map(|Keyed { key, value, .. }| (key, value))
     }
 
     /// The changes as upserts and tombstones: what a compacted topic holds.
+    ///
+    /// ```
+    /// use rivermark_operators::table::Upsert;
+    /// use rivermark_operators::{Timestamp, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (prices, stream) = it.input::<(char, i64)>();
+    ///     let table = stream.key_by(|(article, _)| *article).to_table();
+    ///     let rows = it.output(table.map_values(|_, (_, price)| price).to_stream().map(|Upsert { key, value, time }| (time, key, value)));
+    ///     [(1, 'a', 5), (2, 'b', 20), (3, 'a', 30)].into_iter().for_each(|(time, key, n)| it.push(&prices, at(time), (key, n)));
+    ///     it.end(&prices);
+    ///     it.expect(&rows, [(at(1), 'a', Some(5)), (at(2), 'b', Some(20)), (at(3), 'a', Some(30))]);
+    /// });
+    /// ```
     pub fn to_stream(self) -> Stream<Upsert<K, V>> {
         self.changes.then(NodeSpec::new("to_stream", NodeKind::Transform, vec![], 1), |builder, port| {
             let out = builder.output(port);

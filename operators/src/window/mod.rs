@@ -89,6 +89,25 @@ pub struct Late<K, V> {
 
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     /// Groups each key's records into windows of event time.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (clicks, stream) = it.input::<&str>();
+    ///     let clicks_now = stream.map(str::to_string);
+    ///     let sessions = clicks_now.clone().key_by(String::clone).window(Windows::session(millis(10))).count();
+    ///     let sliding = clicks_now.key_by(String::clone).window(Windows::sliding(millis(20), millis(10))).count();
+    ///     let row = |row: rivermark_operators::Windowed<String, u64>| (row.window.start, row.window.end, row.value);
+    ///     let (sessions, sliding) = (it.output(sessions.map(row)), it.output(sliding.map(row)));
+    ///     [2, 8, 25].into_iter().for_each(|time| it.push(&clicks, at(time), "ann"));
+    ///     it.end(&clicks);
+    ///     // The gap ends a session; each click is in two sliding windows.
+    ///     it.expect(&sessions, [(at(2), at(18), 2), (at(25), at(35), 1)]);
+    ///     it.expect(&sliding, [(at(-10), at(10), 2), (at(0), at(20), 2), (at(10), at(30), 1), (at(20), at(40), 1)]);
+    /// });
+    /// ```
     pub fn window(self, windows: Windows) -> WindowedStream<K, V> {
         WindowedStream { keyed: self, windows, allowed_lateness: Duration::ZERO, late: None }
     }
@@ -123,24 +142,86 @@ pub struct WindowedStream<K, V> {
 
 impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     /// Keeps windows for `lateness` after they have fired; a record that comes within it gives a corrected row. Default: none.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (clicks, stream) = it.input::<char>();
+    ///     let windows = stream.key_by(|page| *page).window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.allowed_lateness(millis(5)).count().map(|row| row.value));
+    ///     it.push(&clicks, at(3), 'a');
+    ///     it.watermark(&clicks, at(12));
+    ///     it.expect(&rows, [1]);
+    ///     it.push(&clicks, at(4), 'a');
+    ///     it.expect(&rows, [2]);
+    /// });
+    /// ```
     pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
         self.allowed_lateness = lateness;
         self
     }
 
     /// Gives the late records as a stream of their own, a side output: `.late_output(|late| late.sink(..))`.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (clicks, stream) = it.input::<char>();
+    ///     let (sender, late) = std::sync::mpsc::channel();
+    ///     let windows = stream.key_by(|page| *page).window(Windows::tumbling(millis(10)));
+    ///     // In a flow: `|late| late.sink(..)`.
+    ///     windows.late_output(move |stream| sender.send(stream).expect("taken below")).count();
+    ///     let late = it.output(late.recv().expect("it was sent at once").map(|late| late.value));
+    ///     it.push(&clicks, at(3), 'a');
+    ///     it.watermark(&clicks, at(12));
+    ///     it.push(&clicks, at(4), 'b');
+    ///     it.expect(&late, ['b']);
+    /// });
+    /// ```
     pub fn late_output(mut self, late: impl FnOnce(Stream<Late<K, V>>) + 'static) -> Self {
         self.late = Some(Box::new(late));
         self
     }
 
     /// Counts the records of each window.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.count().map(|row| (row.window.start, row.value)));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [(at(0), 2), (at(10), 1)]);
+    /// });
+    /// ```
     pub fn count(self) -> Stream<Windowed<K, u64>> {
         self.aggregate(Count)
     }
 
     /// Adds up what `read` gives for each record. A sum that overflows stops the job, with an error that names the operator and the
     /// record (or the window, where it is the sums of slices that overflow).
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.sum(|n| *n).map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [8, 5]);
+    /// });
+    /// ```
     pub fn sum<N: StateValue + Sync + Summand>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -149,6 +230,20 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     }
 
     /// The least of what `read` gives.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.min(|n| *n).map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [1, 5]);
+    /// });
+    /// ```
     pub fn min<N: StateValue + Sync + PartialOrd>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -157,6 +252,20 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     }
 
     /// The greatest of what `read` gives.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.max(|n| *n).map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [7, 5]);
+    /// });
+    /// ```
     pub fn max<N: StateValue + Sync + PartialOrd>(
         self,
         read: impl Fn(&V) -> N + Clone + Send + Sync + 'static,
@@ -166,6 +275,20 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
 
     /// The mean of what `read` gives. Floating-point sums depend on the order of records in their last bits; for exact means keep sum
     /// and count as integers.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     let rows = it.output(windows.average(|n| *n as f64).map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [4.0, 5.0]);
+    /// });
+    /// ```
     pub fn average(
         self,
         read: impl Fn(&V) -> f64 + Clone + Send + Sync + 'static,
@@ -174,6 +297,22 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     }
 
     /// Folds the records into an accumulator, in any order; `merge` adds one accumulator to another and must agree with `add`.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let windows = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10)));
+    ///     // How many, and the sum of their squares.
+    ///     let moments = windows.fold((0, 0), |acc, n| *acc = (acc.0 + 1, acc.1 + n * n), |acc, other| *acc = (acc.0 + other.0, acc.1 + other.1));
+    ///     let rows = it.output(moments.map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [(2, 50), (1, 25)]);
+    /// });
+    /// ```
     pub fn fold<A: StateValue + Sync>(
         self,
         initial: A,
@@ -184,6 +323,49 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
     }
 
     /// Computes an aggregate of the user's over each window.
+    ///
+    /// ```
+    /// use rivermark_operators::{Aggregate, Timestamp, Windows, millis, testing};
+    ///
+    /// /// The span from the least to the greatest.
+    /// #[derive(Clone)]
+    /// struct Span;
+    ///
+    /// impl Aggregate<i64> for Span {
+    ///     type Acc = Option<(i64, i64)>;
+    ///     type Out = i64;
+    ///
+    ///     fn create(&self) -> Self::Acc {
+    ///         None
+    ///     }
+    ///
+    ///     fn add(&self, acc: &mut Self::Acc, n: &i64) {
+    ///         let (least, greatest) = acc.unwrap_or((*n, *n));
+    ///         *acc = Some((least.min(*n), greatest.max(*n)));
+    ///     }
+    ///
+    ///     fn merge(&self, acc: &mut Self::Acc, other: &Self::Acc) {
+    ///         if let Some((least, greatest)) = other {
+    ///             self.add(acc, least);
+    ///             self.add(acc, greatest);
+    ///         }
+    ///     }
+    ///
+    ///     fn finish(&self, acc: &Self::Acc) -> i64 {
+    ///         acc.map_or(0, |(least, greatest)| greatest - least)
+    ///     }
+    /// }
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (numbers, stream) = it.input::<i64>();
+    ///     let spans = stream.key_by(|_| 'a').window(Windows::tumbling(millis(10))).aggregate(Span);
+    ///     let rows = it.output(spans.map(|row| row.value));
+    ///     [(1, 7), (4, 1), (12, 5)].into_iter().for_each(|(time, n)| it.push(&numbers, at(time), n));
+    ///     it.end(&numbers);
+    ///     it.expect(&rows, [6, 0]);
+    /// });
+    /// ```
     pub fn aggregate<A: Aggregate<V>>(self, aggregate: A) -> Stream<Windowed<K, A::Out>> {
         let lateness = span_millis(self.allowed_lateness);
         let windows = self.windows;
