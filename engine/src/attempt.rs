@@ -466,7 +466,8 @@ impl Attempt {
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
-        let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes);
+        let batches = self.environment.channel_batches;
+        let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes, batches);
         for (index, channels) in channels.into_iter().enumerate() {
             let (commands, obeys) = unbounded();
             self.commands.push(commands);

@@ -29,6 +29,7 @@ pub mod edge;
 mod error;
 pub mod exchange;
 pub mod frontier;
+pub mod holding;
 pub mod join;
 pub mod journal;
 pub mod look_up;

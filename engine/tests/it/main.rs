@@ -5,3 +5,4 @@ mod jobs;
 mod simulations;
 mod support;
 mod troubles;
+mod unions;

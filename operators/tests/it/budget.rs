@@ -120,6 +120,7 @@ fn silent_operator_gives_way(describe: impl FnOnce(KeyedStream<u64, u64>)) {
     };
     let none = BTreeMap::new();
     let tasks = plan.build(TaskEnvironment {
+        held_batches: usize::MAX,
         worker: 0,
         workers: 1,
         key_groups: 128,
