@@ -210,6 +210,14 @@ impl Manifest {
         self.operators.values().flatten().flat_map(|task| &task.files).chain(of_journals)
     }
 
+    /// The same, to be changed.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut StateFile> {
+        let partitions = self.sources.values_mut().flat_map(BTreeMap::values_mut);
+        let journals = partitions.flat_map(|partition| partition.journals.values_mut());
+        let of_journals = journals.flat_map(|journal| &mut journal.files);
+        self.operators.values_mut().flatten().flat_map(|task| &mut task.files).chain(of_journals)
+    }
+
     /// Adds the parts of `task`.
     ///
     /// # Errors
