@@ -283,6 +283,7 @@ impl World {
                 None => return Ok(None),
                 Some(Over::Well(Outcome::Finished | Outcome::Stopped) | Over::Cancelled) => break,
                 Some(Over::Badly { .. }) if self.dead(doom) => return Ok(None),
+                Some(Over::Again) => {}
                 // The store's faults may fail a job; that it gets on between them is what is tested.
                 Some(Over::Badly { .. }) if failures < 50 => failures += 1,
                 Some(Over::Badly { error, .. }) => return Err(error),

@@ -39,6 +39,7 @@ pub mod pattern;
 pub mod plan;
 pub mod process;
 pub mod rate_limit;
+mod reached;
 pub mod sink;
 pub mod source;
 pub mod stream;

@@ -1,6 +1,7 @@
 //! The engine on threads, over small sources and sinks.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod ends;
 mod jobs;
 mod simulations;
 mod support;
