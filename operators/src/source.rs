@@ -536,7 +536,11 @@ impl<S: Source> SourceTask for Reading<S> {
                 Claim::Read(most) => most,
                 Claim::Wait(until) => {
                     throttled = Some(throttled.map_or(until, |before| before.min(until)));
-                    self.open[at].silent_since = None;
+                    // What comes meanwhile is found when it is asked next, and if nothing is, it was silent all the time: others that use up
+                    // the rate must not keep it from being idle. In a pause it may not even look.
+                    if self.throttle.is_paused() {
+                        self.open[at].silent_since = None;
+                    }
                     continue;
                 }
             };

@@ -3,6 +3,7 @@
 
 mod ends;
 mod jobs;
+mod limits;
 mod simulations;
 mod support;
 mod troubles;
