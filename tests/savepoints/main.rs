@@ -5,5 +5,6 @@ mod at_rest;
 mod crashes;
 mod evolution;
 mod golden;
+mod golden_journals;
 mod running;
 mod support;
