@@ -37,7 +37,7 @@ pub use epoch::{Epoch, Generation, TaskId};
 pub use files::{Digest, FileRef};
 pub use manifest::{
     Blob, FileRole, JournalState, KeyGroups, Manifest, OperatorPart, PartitionState, Parts, Prepared,
-    SourcePart, StateFile, TaskState,
+    SourcePart, StateFile, Stop, StopAt, TaskState,
 };
 pub use savepoint::{Filling, Place, Savepoint, SavepointError};
 pub use store::{Certainty, Put, Store, StoreError};

@@ -44,8 +44,35 @@ pub struct Manifest {
     /// operators whose stream has ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ends: BTreeMap<String, i64>,
+    /// Whether it is the last checkpoint of a run whose sources had all ended. Where they ended depended on the moment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_end: bool,
+    /// Where earlier such runs had ended, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stops: Vec<Stop>,
+    /// The ends of another version's runs that this one has yet to repeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stops_ahead: Vec<Stop>,
     /// Name -> count, summed over the tasks.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Where the partitions of the sources were when they had all ended: source uid -> partition -> place.
+pub type Stop = BTreeMap<String, BTreeMap<String, StopAt>>;
+
+/// Where a partition had ended.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StopAt {
+    /// Where to continue reading, as the source encodes it.
+    pub position: Blob,
+    /// The offset behind the last record; none where there was no record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Opaque bytes, written as hexadecimal.
@@ -57,6 +84,9 @@ pub struct Blob(pub Vec<u8>);
 pub struct PartitionState {
     /// Where to continue reading, as the source encodes it.
     pub position: Blob,
+    /// The offset behind the last record that was read; none where there was no record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_to: Option<u64>,
     /// Operator uid -> state that belongs to the partition and moves with it, such as a watermark generator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub operators: BTreeMap<String, Blob>,
@@ -143,6 +173,10 @@ pub struct Parts {
     pub watermarks: Vec<(String, i64)>,
     /// Operator uid and how far its event time had come when its stream ended, in milliseconds.
     pub ends: Vec<(String, i64)>,
+    /// Where earlier runs had ended, and the ends that have yet to be repeated; of one task.
+    pub stops: Vec<Stop>,
+    /// See [`Manifest::stops_ahead`].
+    pub stops_ahead: Vec<Stop>,
     /// Name and count.
     pub counters: Vec<(String, u64)>,
 }
@@ -210,6 +244,14 @@ impl Manifest {
         self.operators.values().flatten().flat_map(|task| &task.files).chain(of_journals)
     }
 
+    /// The same, to be changed.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut StateFile> {
+        let partitions = self.sources.values_mut().flat_map(BTreeMap::values_mut);
+        let journals = partitions.flat_map(|partition| partition.journals.values_mut());
+        let of_journals = journals.flat_map(|journal| &mut journal.files);
+        self.operators.values_mut().flatten().flat_map(|task| &mut task.files).chain(of_journals)
+    }
+
     /// Adds the parts of `task`.
     ///
     /// # Errors
@@ -238,6 +280,8 @@ impl Manifest {
             let greatest = self.ends.entry(operator).or_insert(end);
             *greatest = end.max(*greatest);
         }
+        self.stops.extend(parts.stops);
+        self.stops_ahead.extend(parts.stops_ahead);
         for (name, count) in parts.counters {
             let sum = self.counters.entry(name).or_default();
             *sum = sum.saturating_add(count);

@@ -415,7 +415,7 @@ impl Savepoint {
             created_at_ms: now_ms,
             ..self.record.manifest.clone()
         };
-        for file in manifest.operators.values_mut().flatten().flat_map(|task| &mut task.files) {
+        for file in manifest.files_mut() {
             file.content = self.upload(writer, epoch, file)?;
         }
         let install = |reason: String| SavepointError::Install {

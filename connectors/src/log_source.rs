@@ -83,7 +83,8 @@ impl<T, F> LogSource<T, F> {
 
     /// Ends each partition at the end that it has when its reader is opened. A restart looks at the end anew: what was appended meanwhile is
     /// read too, since a checkpoint keeps positions and never ends. Windows that were open at the end have fired and are final: what was appended
-    /// for them is late.
+    /// for them is late. A later version of the flow that begins anew ends there too before it goes on, so what was late for this one is late
+    /// for it.
     pub fn until_end(mut self) -> Self {
         self.until_end = true;
         self

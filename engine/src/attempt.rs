@@ -11,6 +11,7 @@ use crate::earlier::Earlier;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{JobShared, LastSavepoint};
 use crate::parts::{self, Uploaded};
+use crate::stops::Stops;
 use crate::worker::{Command, Report};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rivermark_checkpoint::{
@@ -35,6 +36,8 @@ pub(crate) type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub(crate) enum Over {
     /// The job is done.
     Well(Outcome),
+    /// It came to where a run of an earlier version had ended: another attempt goes on from there.
+    Again,
     /// Its owner wanted no more of it.
     Cancelled,
     /// It failed; another attempt may do better, unless it is final.
@@ -66,7 +69,7 @@ impl Over {
     fn or_final(self, told: bool) -> Over {
         match self {
             Over::Badly { error, is_final } => Over::Badly { error, is_final: is_final || told },
-            well => well,
+            other => other,
         }
     }
 }
@@ -109,6 +112,12 @@ pub(crate) struct Attempt {
     /// Savepoints of the end, and which end.
     at_end: Vec<(Outcome, LastSavepoint)>,
     draining: Draining,
+    /// Whether the sources have ended where a run of an earlier version had.
+    has_repeated: bool,
+    /// Whether another attempt is to go on behind this one's end.
+    goes_on: bool,
+    /// Whether the owner has asked the job to stop.
+    is_stopping: bool,
     /// Whether the workers have been started.
     is_running: bool,
     next_request: u64,
@@ -178,6 +187,9 @@ impl Attempt {
             answers: HashMap::new(),
             at_end: Vec::new(),
             draining: Draining::No,
+            has_repeated: false,
+            goes_on: false,
+            is_stopping: false,
             is_running: false,
             next_request: 0,
             next_discovery: Duration::ZERO,
@@ -238,6 +250,7 @@ impl Attempt {
     /// Asks for a last checkpoint, to be kept if there is a name for it, and the end of the job.
     pub(crate) fn request_stop(&mut self, savepoint: Option<LastSavepoint>) -> Option<Over> {
         self.next_request += 1;
+        self.is_stopping = true;
         self.at_end.extend(savepoint.map(|savepoint| (Outcome::Stopped, savepoint)));
         self.hear(Event::StopRequested { request: self.next_request })
     }
@@ -293,7 +306,7 @@ impl Attempt {
             Report::Ended => {
                 let (outcome, left) = self.ending.take()?;
                 if left == 1 {
-                    return Some(Over::Well(outcome));
+                    return Some(if self.goes_on { Over::Again } else { Over::Well(outcome) });
                 }
                 self.ending = Some((outcome, left - 1));
                 return None;
@@ -356,6 +369,11 @@ impl Attempt {
                     Taking { begun: now, duration: Duration::ZERO, state_bytes: 0, uploaded_bytes: 0 };
                 self.took.insert(epoch, taking);
                 let last = kind != BarrierKind::Checkpoint;
+                let has_come = kind == BarrierKind::Final && self.draining == Draining::No;
+                if has_come && self.partitions.repeats_an_end() && !self.has_repeated {
+                    self.has_repeated = true;
+                    self.uploaded.stops.has_come();
+                }
                 self.send_all(|| Command::Barrier { epoch, last });
             }
             Action::Cancel { epoch } => {
@@ -392,7 +410,14 @@ impl Attempt {
                 }
             }
             Action::Done { outcome } => {
-                self.keep_the_last(outcome);
+                // An earlier version went on from there. Whoever asked for an end has it now.
+                self.goes_on = self.has_repeated
+                    && outcome == Outcome::Finished
+                    && self.draining == Draining::No
+                    && !self.is_stopping;
+                if !self.goes_on {
+                    self.keep_the_last(outcome);
+                }
                 self.ending = Some((outcome, self.commands.len()));
                 self.send_all(|| Command::End);
             }
@@ -450,10 +475,7 @@ impl Attempt {
         self.partitions = Arc::default();
         self.shared.set_partitions(Arc::clone(&self.partitions));
         self.shared.restore_counters(checkpoint.as_deref());
-        self.earlier = match checkpoint {
-            Some(_) if !self.environment.plan.keeps_journals() => Earlier::default(),
-            _ => Earlier::read(&self.environment)?,
-        };
+        self.uploaded.stops = self.read_earlier(checkpoint.as_deref())?;
         for restored in parts::restored_partitions(checkpoint.as_deref(), &self.checkpoints)? {
             let parts::RestoredPartition { source, number, name, position, remembered, .. } = restored;
             if self.environment.plan.drops_source(&source) {
@@ -466,7 +488,8 @@ impl Attempt {
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
-        let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes);
+        let batches = self.environment.channel_batches;
+        let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes, batches);
         for (index, channels) in channels.into_iter().enumerate() {
             let (commands, obeys) = unbounded();
             self.commands.push(commands);
@@ -486,6 +509,7 @@ impl Attempt {
                 wake: self.wakes[index].clone(),
             });
         }
+        self.find_stops()?;
         self.discover()?;
         self.partitions.set_known();
         for partition in self.partitions.all() {
@@ -527,6 +551,9 @@ impl Attempt {
                 .partitions(&environment.connector(name))
                 .map_err(|e| Error::source(name, "listing its partitions", e))?;
             for partition in found {
+                if self.uploaded.stops.place(name, partition.number, &partition.name).is_none() {
+                    continue;
+                }
                 if let Some(entry) = known.get(&(Arc::clone(name), partition.number)) {
                     environment.check_same(entry, &partition.name)?;
                 } else {
@@ -545,7 +572,52 @@ impl Attempt {
         Ok(())
     }
 
+    /// Reads what there is to repeat of an earlier version, as far as that may be of use, and answers the ends that the flow knows of.
+    fn read_earlier(&mut self, checkpoint: Option<&Manifest>) -> Result<Stops> {
+        let stops = checkpoint.map(Stops::of).transpose()?.unwrap_or_default();
+        let is_needed =
+            checkpoint.is_none() || self.environment.plan.keeps_journals() || !stops.ahead.is_empty();
+        // Partitions that appear behind an end which was repeated are read from their beginning too.
+        let may_be_of_use = checkpoint.is_some_and(|manifest| manifest.is_end);
+        let wanted = is_needed || may_be_of_use;
+        let read = if wanted { Earlier::read(&self.environment) } else { Ok(Earlier::default()) };
+        self.earlier = match read {
+            Err(error) if !is_needed => {
+                tracing::warn!(%error, "an earlier version's decisions about partitions that are new cannot be repeated");
+                Earlier::default()
+            }
+            earlier => earlier?,
+        };
+        Ok(match checkpoint {
+            Some(_) => stops,
+            None => Stops::behind(std::mem::take(&mut self.earlier.stops)),
+        })
+    }
+
+    /// Finds out whether there is an end to repeat.
+    fn find_stops(&mut self) -> Result<()> {
+        if self.uploaded.stops.ahead.is_empty() {
+            return Ok(());
+        }
+        let environment = Arc::clone(&self.environment);
+        let mut found = Vec::new();
+        for (name, source) in environment.plan.sources() {
+            let partitions = source.partitions(&environment.connector(name));
+            let listed = partitions.map_err(|e| Error::source(name, "listing its partitions", e))?;
+            found.push((Arc::clone(name), listed));
+        }
+        if self.uploaded.stops.begin(environment.flow(), &found) {
+            tracing::info!(
+                ahead = self.uploaded.stops.ahead.len(),
+                "repeats where runs of an earlier version have ended"
+            );
+            self.partitions.set_repeats_an_end();
+        }
+        Ok(())
+    }
+
     fn assign(&mut self, partition: Arc<PartitionEntry>) {
+        self.uploaded.stops.apply(&partition);
         let worker = usize::from(partition.index) % self.commands.len();
         let position = self.positions.remove(&partition.index);
         self.send(worker, Command::Assign { partition, position });

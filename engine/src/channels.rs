@@ -14,9 +14,7 @@ use std::thread::Thread;
 
 /// Batches that a channel between two workers holds. At 1,024 records a batch enough to ride over a scheduler's slice, little enough
 /// that a barrier does not wait long behind them.
-const CHANNEL_BATCHES: usize = 32;
-/// Batches that a worker may have waiting for itself (behind a barrier) before what fills them stops.
-const LOCAL_BATCHES: usize = 32;
+pub(crate) const CHANNEL_BATCHES: usize = 32;
 
 /// Wakes a worker's thread, once it has one; in a simulation there is none and nothing to wake.
 #[derive(Clone, Default)]
@@ -51,6 +49,8 @@ pub(crate) struct Channels {
     inbound: Vec<Vec<Option<Receiver<Payload>>>>,
     /// By exchange: what this worker sent to itself.
     local: Vec<VecDeque<Payload>>,
+    /// Batches that this worker may have waiting for itself (behind a barrier) before what fills them stops.
+    most_local: usize,
     wakes: Vec<Wake>,
     to_wake: Vec<bool>,
     /// How many payloads wait beside full channels, by exchange.
@@ -58,8 +58,8 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// The channels of `exchanges` exchanges between as many workers as there are `wakes`.
-    pub(crate) fn connect(exchanges: usize, wakes: &[Wake]) -> Vec<Channels> {
+    /// The channels of `exchanges` exchanges between as many workers as there are `wakes`, each of `batches` batches.
+    pub(crate) fn connect(exchanges: usize, wakes: &[Wake], batches: usize) -> Vec<Channels> {
         let workers = wakes.len();
         let mut all: Vec<Channels> = (0..workers)
             .map(|me| Channels {
@@ -67,6 +67,7 @@ impl Channels {
                 outbound: Vec::new(),
                 inbound: (0..exchanges).map(|_| (0..workers).map(|_| None).collect()).collect(),
                 local: (0..exchanges).map(|_| VecDeque::new()).collect(),
+                most_local: batches,
                 wakes: wakes.to_vec(),
                 to_wake: vec![false; workers],
                 waiting: vec![0; exchanges],
@@ -77,7 +78,7 @@ impl Channels {
                 let mut ends = Vec::with_capacity(workers);
                 for (to, receiving) in all.iter_mut().enumerate() {
                     ends.push((to != from).then(|| {
-                        let (sender, receiver) = bounded(CHANNEL_BATCHES);
+                        let (sender, receiver) = bounded(batches);
                         receiving.inbound[exchange][from] = Some(receiver);
                         Outbound { sender, waiting: VecDeque::new() }
                     }));
@@ -130,7 +131,7 @@ impl Channels {
     /// Whether there is room for more in an exchange: everything sent has gone, and little waits for this worker itself.
     pub(crate) fn has_room(&self, exchange: ExchangeId) -> bool {
         let exchange = exchange.0 as usize;
-        self.waiting[exchange] == 0 && self.local[exchange].len() < LOCAL_BATCHES
+        self.waiting[exchange] == 0 && self.local[exchange].len() < self.most_local
     }
 
     /// Whether there is room in all of them.

@@ -7,7 +7,8 @@
 
 use crate::environment::Environment;
 use crate::parts;
-use rivermark_checkpoint::{Checkpoints, FlowId, Manifest};
+use crate::stops::Stops;
+use rivermark_checkpoint::{Checkpoints, FlowId, Manifest, Stop};
 use rivermark_operators::journal::StoredJournal;
 use rivermark_operators::partitions::Remembered;
 use rivermark_operators::{BoxError, Error, Result};
@@ -19,7 +20,11 @@ type PartitionId = (Arc<str>, u32, String);
 
 /// What operators had saved for each partition, and which place it had in the job's table.
 #[derive(Default)]
-pub(crate) struct Earlier(HashMap<PartitionId, (usize, Remembered)>);
+pub(crate) struct Earlier {
+    partitions: HashMap<PartitionId, (usize, Remembered)>,
+    /// Where its runs have ended, or were to end as it repeated those of a version before it.
+    pub(crate) stops: Vec<Stop>,
+}
 
 impl Earlier {
     /// Reads the newest checkpoint of the newest version before the flow's own that has one.
@@ -42,6 +47,8 @@ impl Earlier {
     }
 
     fn of(manifest: &Manifest, checkpoints: &Checkpoints) -> Result<Earlier> {
+        let Stops { mut passed, ahead, .. } = Stops::of(manifest)?;
+        passed.extend(ahead);
         let partitions = parts::restored_partitions(Some(manifest), checkpoints)?;
         let pinned = partitions.into_iter().map(|partition| {
             let parts::RestoredPartition {
@@ -49,7 +56,7 @@ impl Earlier {
                 number,
                 name,
                 index,
-                remembered: Remembered { states, journals },
+                remembered: Remembered { states, journals, .. },
                 ..
             } = partition;
             // The earlier version may go on, and put its files together.
@@ -58,19 +65,20 @@ impl Earlier {
             let journals = journals.map_err(|e| {
                 Error::engine(format!("reading the journals of {name} of an earlier version"), e)
             })?;
-            Ok(((source, number, name), (usize::from(index), Remembered { states, journals })))
+            let remembered = Remembered { states, journals, ..Remembered::default() };
+            Ok(((source, number, name), (usize::from(index), remembered)))
         });
-        Ok(Earlier(pinned.collect::<Result<_>>()?))
+        Ok(Earlier { partitions: pinned.collect::<Result<_>>()?, stops: passed })
     }
 
     /// Which place a partition had in the job's table.
     pub(crate) fn place(&self, source: &Arc<str>, number: u32, name: &str) -> Option<usize> {
-        self.0.get(&(Arc::clone(source), number, name.to_string())).map(|(place, _)| *place)
+        self.partitions.get(&(Arc::clone(source), number, name.to_string())).map(|(place, _)| *place)
     }
 
     /// What was saved for a partition.
     pub(crate) fn take(&mut self, source: &Arc<str>, number: u32, name: &str) -> Remembered {
-        self.0
+        self.partitions
             .remove(&(Arc::clone(source), number, name.to_string()))
             .map(|(_, saved)| saved)
             .unwrap_or_default()

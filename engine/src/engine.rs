@@ -254,6 +254,8 @@ impl Supervisor {
                 Over::Well(Outcome::Finished) => return self.over(Status::Finished),
                 Over::Well(Outcome::Stopped) => return self.over(Status::Stopped),
                 Over::Cancelled => return self.over(Status::Cancelled),
+                Over::Again if self.is_stopping.get() => return self.over(Status::Stopped),
+                Over::Again => continue,
                 Over::Badly { error, is_final } => (error, is_final),
             };
             let progress = self.shared.checkpoints_completed();

@@ -1,6 +1,6 @@
 //! What workers are built from, the same for every attempt of a job.
 
-use crate::channels::{Channels, Wake};
+use crate::channels::{CHANNEL_BATCHES, Channels, Wake};
 use crate::compatible;
 use crate::directory::Directory;
 use crate::job::JobShared;
@@ -45,6 +45,8 @@ pub(crate) struct Environment {
     scratch: Option<PathBuf>,
     /// Numbers the folders of attempts.
     builds: AtomicU64,
+    /// Batches that a channel between two workers holds: fewer in some simulations.
+    pub(crate) channel_batches: usize,
     /// The workers of the next attempt, if not those of the options: a simulation changes them.
     workers: usize,
 }
@@ -102,6 +104,7 @@ impl Environment {
             limits: Limits::default(),
             scratch: Some(scratch),
             builds: AtomicU64::new(0),
+            channel_batches: CHANNEL_BATCHES,
             workers: options.workers,
         })
     }
@@ -126,6 +129,7 @@ impl Environment {
             limits: Limits::default(),
             scratch: None,
             builds: AtomicU64::new(0),
+            channel_batches: CHANNEL_BATCHES,
             workers,
         }
     }
@@ -368,6 +372,7 @@ impl WorkerSeed {
             ends: checkpoint.map_or(&none, |manifest| &manifest.ends),
             resources: Arc::clone(&environment.resources),
             batch_capacity: Batch::<()>::CAPACITY,
+            held_batches: environment.channel_batches,
             waker: waker.clone(),
             open_store: &mut open_store,
         })?;

@@ -8,6 +8,7 @@ use rivermark_checkpoint::{Aligner, Alignment, Epoch};
 use rivermark_operators::context::{CheckpointParts, Payload, TaskContext};
 use rivermark_operators::edge::Signal;
 use rivermark_operators::frontier::Frontier;
+use rivermark_operators::holding::Hold;
 use rivermark_operators::plan::InletTask;
 use rivermark_operators::{Result, Timestamp};
 use std::collections::VecDeque;
@@ -39,7 +40,7 @@ impl AlignedInlet {
     }
 
     /// Goes on with what is unfinished; then takes up to `most` payloads of each sender that is not behind a barrier. Only where there is
-    /// room for what may come of it. Answers whether there was anything to do.
+    /// room for what may come of it, and no union holds too much of that already. Answers whether there was anything to do.
     pub(crate) fn drain(
         &mut self,
         most: usize,
@@ -47,7 +48,8 @@ impl AlignedInlet {
         now: Timestamp,
         parts: &mut CheckpointParts,
     ) -> Result<bool> {
-        if !self.task.feeds.iter().all(|exchange| channels.has_room(*exchange)) {
+        let has_room = self.task.feeds.iter().all(|exchange| channels.has_room(*exchange));
+        if !has_room || self.task.holds.iter().any(Hold::is_full) {
             return Ok(false);
         }
         let mut some = self.unfinished;

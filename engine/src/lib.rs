@@ -32,6 +32,7 @@ mod options;
 mod parts;
 mod savepoint;
 pub mod simulation;
+mod stops;
 mod upkeep;
 mod worker;
 

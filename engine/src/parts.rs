@@ -1,5 +1,6 @@
 //! From what workers add to a checkpoint to what the manifest holds, and back.
 
+use crate::stops::Stops;
 use rivermark_checkpoint::{
     Blob, Checkpoints, Epoch, FileRef, FileRole, JournalState, KeyGroups, Manifest, OperatorPart,
     PartitionState, Parts, Prepared, Source, SourcePart, StateFile, TaskId, TaskState, Writer,
@@ -22,6 +23,8 @@ pub(crate) struct Uploaded {
     journals: HashMap<(Arc<str>, u16), HashMap<String, FileRef>>,
     /// What was counted before this attempt; the first worker's part carries it on.
     counted: BTreeMap<String, u64>,
+    /// Where earlier runs had ended, and where other versions' had that are to be repeated; carried on like them.
+    pub(crate) stops: Stops,
 }
 
 /// What a worker's parts came to.
@@ -54,14 +57,17 @@ impl Uploaded {
     ) -> Result<UploadedParts> {
         let mut uploaded = UploadedParts { parts: Parts::default(), state_bytes: 0, uploaded_bytes: 0 };
         let mut journals: HashMap<u16, BTreeMap<String, JournalState>> = HashMap::new();
-        for journal in std::mem::take(&mut parts.journals) {
+        let carried = if task == TaskId(0) { carried_journals(partitions) } else { Vec::new() };
+        for journal in std::mem::take(&mut parts.journals).into_iter().chain(carried) {
             let (operator, partition) = (journal.operator.to_string(), journal.partition);
             let state = self.upload_journal(writer, checkpoints, epoch, journal, &mut uploaded)?;
             journals.entry(partition).or_default().insert(operator, state);
         }
-        uploaded.parts = sources_and_sinks(partitions, task, &parts, journals);
+        uploaded.parts = sources_and_sinks(partitions, task, &parts, &mut journals);
         if task == TaskId(0) {
             uploaded.parts.counters.extend(self.counted.clone());
+            uploaded.parts.stops = self.stops.passed.clone();
+            uploaded.parts.stops_ahead = self.stops.ahead.clone();
         }
         for (operator, snapshot) in parts.states {
             let state = self.upload_state(writer, task, epoch, &operator, snapshot, &mut uploaded)?;
@@ -204,6 +210,11 @@ pub(crate) fn restored_role(role: FileRole) -> rivermark_state::FileRole {
     }
 }
 
+/// What a manifest calls a partition of a source.
+pub(crate) fn partition_key(number: u32, name: &str) -> String {
+    format!("{number:05}:{name}")
+}
+
 /// The position of a partition as the manifest keeps it: its index in the job's table, then the source's own encoding.
 fn encode_position(index: u16, position: &[u8]) -> Blob {
     Blob([&index.to_le_bytes(), position].concat())
@@ -213,26 +224,30 @@ fn sources_and_sinks(
     partitions: &Partitions,
     task: TaskId,
     parts: &CheckpointParts,
-    mut journals: HashMap<u16, BTreeMap<String, JournalState>>,
+    journals: &mut HashMap<u16, BTreeMap<String, JournalState>>,
 ) -> Parts {
     let mut operators: HashMap<u16, BTreeMap<String, Blob>> = HashMap::new();
     for part in &parts.partition_states {
         let of_partition = operators.entry(part.partition).or_default();
         of_partition.insert(part.operator.to_string(), Blob(part.state.clone()));
     }
+    let carried: Vec<_> = match task {
+        TaskId(0) => carried_on(partitions, journals).collect(),
+        _ => Vec::new(),
+    };
     let sources = parts.positions.iter().map(|part| {
         let entry = partitions.get(part.partition).expect("workers read partitions of the table");
         SourcePart {
             source: part.source.to_string(),
-            partition: format!("{:05}:{}", entry.number, entry.name),
+            partition: partition_key(entry.number, &entry.name),
             state: PartitionState {
                 position: encode_position(part.partition, &part.position),
+                read_to: part.read_to,
                 operators: operators.remove(&part.partition).unwrap_or_default(),
                 journals: journals.remove(&part.partition).unwrap_or_default(),
             },
         }
     });
-    let carried = carried_on(partitions).filter(|_| task == TaskId(0));
     let sinks = parts.tokens.iter().map(|part| {
         let prepared = Prepared { task, epoch: part.epoch, token: Blob(part.token.clone()) };
         (part.sink.to_string(), prepared)
@@ -243,22 +258,41 @@ fn sources_and_sinks(
         sinks: sinks.collect(),
         watermarks: parts.watermarks.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
         ends: parts.ends.iter().map(|(name, at)| (name.to_string(), at.millis())).collect(),
+        stops: Vec::new(),
+        stops_ahead: Vec::new(),
         counters: parts.counters.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
     }
 }
 
+/// What operators had written down about partitions of sources that the flow has dropped.
+fn carried_journals(partitions: &Partitions) -> Vec<JournalPart> {
+    let dropped = partitions.all().into_iter().filter(|entry| entry.dropped().is_some());
+    let journals = dropped.flat_map(|entry| {
+        let part = |(operator, journal): (&String, &StoredJournal)| {
+            let (chunks, tail) = journal.unchanged();
+            JournalPart { operator: operator.as_str().into(), partition: entry.index, chunks, tail }
+        };
+        entry.restored_journals().map(part).collect::<Vec<_>>()
+    });
+    journals.collect()
+}
+
 /// The partitions of sources that the flow has dropped, as they were left.
-fn carried_on(partitions: &Partitions) -> impl Iterator<Item = SourcePart> {
+fn carried_on(
+    partitions: &Partitions,
+    journals: &mut HashMap<u16, BTreeMap<String, JournalState>>,
+) -> impl Iterator<Item = SourcePart> {
     partitions.all().into_iter().filter_map(|entry| {
         let position = entry.dropped()?;
         let operators = entry.restored_states().map(|(name, saved)| (name.clone(), Blob(saved.clone())));
         Some(SourcePart {
             source: entry.source.to_string(),
-            partition: format!("{:05}:{}", entry.number, entry.name),
+            partition: partition_key(entry.number, &entry.name),
             state: PartitionState {
                 position: encode_position(entry.index, position),
+                read_to: entry.read_to(),
                 operators: operators.collect(),
-                journals: BTreeMap::new(),
+                journals: journals.remove(&entry.index).unwrap_or_default(),
             },
         })
     })
@@ -297,25 +331,17 @@ pub(crate) fn restored_partitions(
     manifest: Option<&Manifest>,
     checkpoints: &Checkpoints,
 ) -> Result<Vec<RestoredPartition>> {
-    let mut restored = Vec::new();
-    for (source, partition, state) in manifest.into_iter().flat_map(partitions_of) {
-        let (number, name) = partition.split_once(':').ok_or_else(|| broken(source, partition))?;
-        let (index, position) = decode_position(source, partition, state)?;
+    let journals_of = |state: &PartitionState| {
         let journal = |(operator, journal): (&String, &JournalState)| {
             (operator.clone(), stored_journal(operator, journal, checkpoints))
         };
-        restored.push(RestoredPartition {
-            index,
-            source: source.into(),
-            number: number.parse().map_err(|_| broken(source, partition))?,
-            name: name.to_string(),
-            position: position.to_vec(),
-            remembered: Remembered {
-                states: state.operators.iter().map(|(name, blob)| (name.clone(), blob.0.clone())).collect(),
-                journals: state.journals.iter().map(journal).collect(),
-            },
-        });
-    }
+        state.journals.iter().map(journal).collect()
+    };
+    let mut restored: Vec<_> = manifest
+        .into_iter()
+        .flat_map(partitions_of)
+        .map(|(source, partition, state)| restored_partition(source, partition, state, journals_of(state)))
+        .collect::<Result<_>>()?;
     restored.sort_by_key(|partition| partition.index);
     if restored.iter().enumerate().any(|(at, partition)| usize::from(partition.index) != at) {
         return Err(Error::engine(
@@ -324,6 +350,34 @@ pub(crate) fn restored_partitions(
         ));
     }
     Ok(restored)
+}
+
+/// The partitions of a checkpoint without their journals, for where they are.
+pub(crate) fn positions_of(manifest: &Manifest) -> Result<Vec<RestoredPartition>> {
+    let without = |(source, partition, state)| restored_partition(source, partition, state, HashMap::new());
+    partitions_of(manifest).map(without).collect()
+}
+
+fn restored_partition(
+    source: &str,
+    partition: &str,
+    state: &PartitionState,
+    journals: HashMap<String, StoredJournal>,
+) -> Result<RestoredPartition> {
+    let (number, name) = partition.split_once(':').ok_or_else(|| broken(source, partition))?;
+    let (index, position) = decode_position(source, partition, state)?;
+    Ok(RestoredPartition {
+        index,
+        source: source.into(),
+        number: number.parse().map_err(|_| broken(source, partition))?,
+        name: name.to_string(),
+        position: position.to_vec(),
+        remembered: Remembered {
+            read_to: state.read_to,
+            states: state.operators.iter().map(|(name, blob)| (name.clone(), blob.0.clone())).collect(),
+            journals,
+        },
+    })
 }
 
 fn stored_journal(operator: &str, journal: &JournalState, checkpoints: &Checkpoints) -> StoredJournal {

@@ -13,6 +13,7 @@
 //! The idea is FoundationDB's (Zhou et al., SIGMOD 2021, section 4).
 
 use crate::attempt::{Attempt, Monotonic, Over};
+use crate::channels::CHANNEL_BATCHES;
 use crate::environment::Environment;
 use crate::job::JobShared;
 use crate::options::Options;
@@ -41,6 +42,7 @@ pub struct Simulation {
     workers: Vec<usize>,
     options: Options,
     faults: bool,
+    channel_batches: usize,
 }
 
 /// What a simulation came to.
@@ -64,7 +66,14 @@ impl Simulation {
     /// The simulation of this seed: up to three crashes, one to three workers, a faulty store, a checkpoint every 20 ms of simulated time.
     pub fn seed(seed: u64) -> Simulation {
         let options = Options::new().checkpoint_every(Duration::from_millis(20));
-        Simulation { seed, crashes: 3, workers: vec![1, 2, 3], options, faults: true }
+        Simulation {
+            seed,
+            crashes: 3,
+            workers: vec![1, 2, 3],
+            options,
+            faults: true,
+            channel_batches: CHANNEL_BATCHES,
+        }
     }
 
     /// The most crashes. Default: 3.
@@ -92,6 +101,17 @@ impl Simulation {
     /// Whether the checkpoint store misbehaves. Default: it does.
     pub fn faulty_store(mut self, faults: bool) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// How many batches a channel between two workers holds, and an input of a union that waits for a barrier. Default: as many as in production,
+    /// which the few records of a simulation seldom fill; with one, backpressure is everywhere.
+    ///
+    /// # Panics
+    /// With none.
+    pub fn channel_batches(mut self, batches: usize) -> Self {
+        assert!(batches > 0, "a channel holds a batch at least");
+        self.channel_batches = batches;
         self
     }
 
@@ -251,7 +271,9 @@ impl World {
             let plan = flow().into_plan()?;
             let shared = Arc::new(JobShared::new(&plan, workers));
             let store = Arc::clone(&self.store);
-            let environment = Environment::simulated(plan, &simulation.options, resources, store, workers);
+            let mut environment =
+                Environment::simulated(plan, &simulation.options, resources, store, workers);
+            environment.channel_batches = simulation.channel_batches;
             let over = self.attempt(Arc::new(environment), Arc::clone(&shared), doom)?;
             self.checkpoints += shared.checkpoints_completed();
             if shared.checkpoints_completed() > 0 {
@@ -261,6 +283,7 @@ impl World {
                 None => return Ok(None),
                 Some(Over::Well(Outcome::Finished | Outcome::Stopped) | Over::Cancelled) => break,
                 Some(Over::Badly { .. }) if self.dead(doom) => return Ok(None),
+                Some(Over::Again) => {}
                 // The store's faults may fail a job; that it gets on between them is what is tested.
                 Some(Over::Badly { .. }) if failures < 50 => failures += 1,
                 Some(Over::Badly { error, .. }) => return Err(error),

@@ -6,7 +6,9 @@
 //! 3. drain the inlets of exchanges, the last one first, where the exchanges that they feed have room. Those that feed none always may, so
 //!    there is always one that moves. A barrier that is waited for at one exchange never needs room behind it, nor room in exchanges of
 //!    another branch, so no cycle of full channels and waiting barriers can hold either;
-//! 4. if everything sent has found room, and no operator waits for too many replies from outside, read at most one batch of each source;
+//!    (what unions hold back for a barrier is bounded like a channel, see [`rivermark_operators::holding`]);
+//! 4. if everything sent has found room, no union holds too much, and no operator waits for too many replies from outside, read at most one
+//!    batch of each source;
 //! 5. if there was nothing to do, or every few steps, flush what was held back to make batches larger.
 //!
 //! The engine calls `step` in a loop on a thread of its own and parks it when there is nothing to do; the simulation calls the same
@@ -18,6 +20,7 @@ use crate::job::JobShared;
 use crossbeam_channel::{Receiver, Sender};
 use rivermark_checkpoint::{Epoch, TaskId};
 use rivermark_operators::context::{BlameCell, CheckpointParts, TaskContext};
+use rivermark_operators::holding::{Hold, Holding};
 use rivermark_operators::outstanding::Outstanding;
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::plan::Tasks;
@@ -89,6 +92,8 @@ pub(crate) struct Worker {
     ends: usize,
     blame: BlameCell,
     outstanding: Outstanding,
+    holds: Vec<Hold>,
+    holding: Vec<Box<dyn Holding>>,
     channels: Channels,
     commands: Receiver<Command>,
     reports: Sender<Report>,
@@ -132,6 +137,8 @@ impl Worker {
             inlets,
             blame: tasks.blame,
             outstanding: tasks.outstanding,
+            holds: tasks.holds,
+            holding: tasks.holding,
             channels: setup.channels,
             commands: setup.commands,
             reports: setup.reports,
@@ -230,7 +237,10 @@ impl Worker {
                     self.stopped_reading |= last;
                     self.sources.iter_mut().try_for_each(|source| source.task.barrier(epoch, &mut cx))?;
                 }
-                Command::Cancel { epoch } => self.inlets.iter_mut().for_each(|inlet| inlet.cancel(epoch)),
+                Command::Cancel { epoch } => {
+                    self.inlets.iter_mut().for_each(|inlet| inlet.cancel(epoch));
+                    self.holding.iter_mut().try_for_each(|union| union.cancel(epoch, &mut cx))?;
+                }
                 Command::Drain => {
                     self.sources.iter_mut().try_for_each(|source| source.task.drain(&mut cx))?;
                 }
@@ -247,7 +257,8 @@ impl Worker {
 
     /// Whether what has been read before has found its place.
     fn may_read(&self) -> bool {
-        self.started && !self.stopped_reading && self.channels.all_have_room() && !self.outstanding.is_full()
+        let has_room = self.channels.all_have_room() && !self.holds.iter().any(Hold::is_full);
+        self.started && !self.stopped_reading && has_room && !self.outstanding.is_full()
     }
 
     /// Takes batches and signals out of exchanges, later ones first.

@@ -119,6 +119,8 @@ pub struct PositionPart {
     pub partition: u16,
     /// Where to read on, in the source's own encoding.
     pub position: Vec<u8>,
+    /// The offset behind the last record that was read, if any was.
+    pub read_to: Option<u64>,
 }
 
 /// What an operator remembers for one source partition.

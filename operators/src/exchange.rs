@@ -206,7 +206,13 @@ impl<T: Send + 'static> Operator<T> for Router<T> {
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
-            Signal::Watermark(to) => self.watermark = Some(to),
+            Signal::Watermark(to) => {
+                // How far time had come when it ended is where a next run goes on.
+                if to == Timestamp::MAX && self.watermark.is_some() {
+                    self.send_all(cx);
+                }
+                self.watermark = Some(to);
+            }
             // Partitions are the business of the task that reads them.
             Signal::Partition(_) => {}
             Signal::Idle | Signal::Active | Signal::Barrier(_) | Signal::End => {

@@ -90,6 +90,12 @@ impl StoredJournal {
         Ok(self)
     }
 
+    /// The same as it goes into the next checkpoint, where nothing is added: chunks by name, without their bytes, and the tail.
+    pub fn unchanged(&self) -> (Vec<JournalChunk>, Vec<u8>) {
+        let chunks = self.chunks.iter().map(|name| JournalChunk { name: name.clone(), content: None });
+        (chunks.collect(), self.tail.clone())
+    }
+
     /// Reads it from its beginning.
     pub(crate) fn read(&self) -> JournalReader {
         JournalReader { journal: self.clone(), next: 0, bytes: Vec::new(), at: 0 }

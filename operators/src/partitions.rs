@@ -9,12 +9,23 @@ use crate::journal::StoredJournal;
 use crate::time::Timestamp;
 use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Where an earlier version's run of the flow had ended in a partition: this one ends there too, before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopsAt {
+    /// Where to read on from there, in the source's own encoding.
+    pub position: Vec<u8>,
+    /// The offset behind the last record; `None` where there was none.
+    pub offset: Option<u64>,
+}
 
 /// What a checkpoint has of a partition, by operator.
 #[derive(Clone, Debug, Default)]
 pub struct Remembered {
+    /// The offset behind the last record that was read, if any was.
+    pub read_to: Option<u64>,
     /// What operators had saved for it, in their own encoding.
     pub states: HashMap<String, Vec<u8>>,
     /// What they wrote down about its records.
@@ -44,9 +55,25 @@ pub struct PartitionEntry {
     groups: AtomicU64,
     restored: Remembered,
     earlier: Remembered,
+    stops_at: OnceLock<StopsAt>,
 }
 
 impl PartitionEntry {
+    /// Lets it end at a place in this attempt. To be said before it is read; the first word counts.
+    pub fn stop_at(&self, stop: StopsAt) {
+        let _ = self.stops_at.set(stop);
+    }
+
+    /// Where it ends in this attempt, whatever follows.
+    pub(crate) fn stops_at(&self) -> Option<&StopsAt> {
+        self.stops_at.get()
+    }
+
+    /// The offset behind the last record that was read of it before the checkpoint, if any was.
+    pub fn read_to(&self) -> Option<u64> {
+        self.restored.read_to
+    }
+
     /// The partition's watermark, as far as its worker has told.
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_millis(self.watermark.load(Ordering::Relaxed))
@@ -71,6 +98,11 @@ impl PartitionEntry {
     /// What operators had saved for it, by name.
     pub fn restored_states(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
         self.restored.states.iter()
+    }
+
+    /// What operators had written down about its records, by name.
+    pub fn restored_journals(&self) -> impl Iterator<Item = (&String, &StoredJournal)> {
+        self.restored.journals.iter()
     }
 
     /// Publishes whether the partition is idle.
@@ -165,6 +197,8 @@ pub struct Partitions {
     alignments: RwLock<Alignments>,
     /// All that are there at the start have been added.
     known: AtomicBool,
+    /// This attempt repeats the end of a run: what is not there will not come.
+    repeats_an_end: AtomicBool,
     clocks: Clocks,
 }
 
@@ -225,6 +259,7 @@ impl Partitions {
             groups: AtomicU64::new(0),
             restored,
             earlier,
+            stops_at: OnceLock::new(),
         });
         if let Some(alignment) = self.alignments.read().sources.get(&entry.source) {
             entry.align(alignment);
@@ -236,6 +271,16 @@ impl Partitions {
     /// Says that all partitions which are there at the start have been added. Until then no task speaks of time for others.
     pub fn set_known(&self) {
         self.known.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that this attempt ends where a run of an earlier version did: partitions which that did not have are no part of it.
+    pub fn set_repeats_an_end(&self) {
+        self.repeats_an_end.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it does.
+    pub fn repeats_an_end(&self) -> bool {
+        self.repeats_an_end.load(Ordering::SeqCst)
     }
 
     pub(crate) fn are_known(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::context::{BlameCell, ExchangeId, OperatorMetrics, TaskContext};
 use crate::dead_letters::OnError;
 use crate::edge::{CloneBatch, Operator, Output, Signal};
 use crate::error::{Error, Result};
+use crate::holding::{Hold, Holding};
 use crate::outstanding::Outstanding;
 use crate::partitions::Partitions;
 use crate::process::{Side, SidePort, Sides};
@@ -539,8 +540,9 @@ impl Plan {
         sources
     }
 
-    /// The exchanges that records go into from the node `from`, without another one in between.
-    fn exchanges_behind(&self, from: usize) -> Vec<ExchangeId> {
+    /// The nodes that records come to from the node `from`, itself included, and the exchanges that they go into, without another one in
+    /// between.
+    fn reached_behind(&self, from: usize) -> (HashSet<usize>, Vec<ExchangeId>) {
         let mut reached = HashSet::from([from]);
         let mut behind = Vec::new();
         // Consumers come after producers.
@@ -553,7 +555,7 @@ impl Plan {
                 _ => drop(reached.insert(index)),
             }
         }
-        behind
+        (reached, behind)
     }
 }
 
@@ -582,6 +584,8 @@ pub struct TaskEnvironment<'a> {
     pub resources: Arc<Resources>,
     /// How many records an operator collects before it passes them on: [`Batch::CAPACITY`](crate::Batch::CAPACITY) but for tests.
     pub batch_capacity: usize,
+    /// How many batches an input of a union holds back for a barrier before what feeds it stops.
+    pub held_batches: usize,
     /// Wakes this worker, for replies from outside.
     pub waker: Waker,
     /// Opens an operator's state, restored where there is a checkpoint.
@@ -622,6 +626,8 @@ pub struct InletTask {
     pub exchange: ExchangeId,
     /// The exchanges that it feeds, through no other one: what it takes may need room there.
     pub feeds: Vec<ExchangeId>,
+    /// The inputs of unions that it feeds, through no other exchange: what they hold must not grow.
+    pub holds: Vec<Hold>,
     /// The end itself.
     pub inlet: Box<dyn Inlet>,
 }
@@ -638,6 +644,10 @@ pub struct Tasks {
     pub blame: BlameCell,
     /// What the operators wait for from outside.
     pub outstanding: Outstanding,
+    /// What each input of a union holds.
+    pub holds: Vec<Hold>,
+    /// The unions, to be told of checkpoints that are given up.
+    pub holding: Vec<Box<dyn Holding>>,
 }
 
 /// Hands a node's factory what it needs, and takes what it makes.
@@ -646,6 +656,8 @@ pub struct TaskBuilder<'a> {
     node: usize,
     environment: TaskEnvironment<'a>,
     attached: HashMap<Edge, Box<dyn Any>>,
+    /// What inputs of unions hold.
+    holds: HashMap<Edge, Hold>,
     /// Whether the operators are built without what is downstream of them.
     alone: bool,
     tasks: Tasks,
@@ -659,8 +671,18 @@ impl<'a> TaskBuilder<'a> {
             ends: 0,
             blame: BlameCell::default(),
             outstanding: Outstanding::default(),
+            holds: Vec::new(),
+            holding: Vec::new(),
         };
-        TaskBuilder { plan, node: 0, environment, attached: HashMap::new(), alone: false, tasks }
+        TaskBuilder {
+            plan,
+            node: 0,
+            environment,
+            attached: HashMap::new(),
+            holds: HashMap::new(),
+            alone: false,
+            tasks,
+        }
     }
 
     /// The environment.
@@ -797,8 +819,24 @@ impl<'a> TaskBuilder<'a> {
     }
 
     pub(crate) fn add_inlet(&mut self, exchange: ExchangeId, inlet: impl Inlet + 'static) {
-        let feeds = self.plan.exchanges_behind(self.node);
-        self.tasks.inlets.push(InletTask { exchange, feeds, inlet: Box::new(inlet) });
+        let (reached, feeds) = self.plan.reached_behind(self.node);
+        let is_fed = |edge: &Edge| reached.contains(&self.plan.nodes[edge.node].upstream[edge.input]);
+        let holds =
+            self.holds.iter().filter(|(edge, _)| is_fed(edge)).map(|(_, hold)| hold.clone()).collect();
+        self.tasks.inlets.push(InletTask { exchange, feeds, holds, inlet: Box::new(inlet) });
+    }
+
+    /// What the input `input` of the union being built holds.
+    pub(crate) fn hold(&mut self, input: usize) -> Hold {
+        let hold = Hold::of(self.environment.held_batches);
+        self.holds.insert(Edge { node: self.node, input }, hold.clone());
+        self.tasks.holds.push(hold.clone());
+        hold
+    }
+
+    /// Adds an operator that has to be told of checkpoints that are given up.
+    pub(crate) fn add_holding(&mut self, holding: impl Holding + 'static) {
+        self.tasks.holding.push(Box::new(holding));
     }
 
     /// The side outputs of the node being built.

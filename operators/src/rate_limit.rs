@@ -271,6 +271,11 @@ impl Throttle {
         self.change(|tokens| tokens.paused = false);
     }
 
+    /// Whether it is between [`Throttle::pause`] and [`Throttle::resume`].
+    pub(crate) fn is_paused(&self) -> bool {
+        self.tokens.lock().paused
+    }
+
     fn change(&self, change: impl FnOnce(&mut Tokens)) {
         let mut tokens = self.tokens.lock();
         change(&mut tokens);

@@ -304,6 +304,10 @@ pub trait SourceTask {
 struct OpenPartition<R> {
     entry: Arc<PartitionEntry>,
     reader: R,
+    /// To open another reader with.
+    waker: Waker,
+    /// The offset behind the last record.
+    read_to: Option<u64>,
     ended: bool,
     idle: bool,
     /// When it was first found to have nothing since its last record: while nobody asks, nobody knows of silence.
@@ -379,6 +383,9 @@ impl<S: Source> Reading<S> {
     /// Reads up to `most` records of the partition at `at`.
     fn read(&mut self, at: usize, most: usize) -> Result<Polled> {
         let partition = &mut self.open[at];
+        if partition.entry.stops_at().is_some_and(|stop| stop.offset <= partition.read_to) {
+            return Ok(Polled::Ended);
+        }
         let mut records = Records {
             batch: &mut self.batch,
             dead: self.failures.are_kept().then_some(&mut self.dead),
@@ -392,7 +399,40 @@ impl<S: Source> Reading<S> {
             polled.map_err(|e| Error::source(&self.name, format!("reading {}", partition.entry.name), e))?;
         self.metrics.add_bytes(bytes);
         self.throttle.settle(partition.entry.index, most, self.batch.len() + self.dead.len(), bytes);
-        Ok(polled)
+        self.end_where_an_earlier_run_did(at, polled)
+    }
+
+    /// Notes how far a partition has been read. Where it is to end at a place, what follows that is left for later.
+    fn end_where_an_earlier_run_did(&mut self, at: usize, polled: Polled) -> Result<Polled> {
+        let partition = &mut self.open[at];
+        let mut cut = false;
+        if let Some(offset) = partition.entry.stops_at().and_then(|stop| stop.offset) {
+            let before = self.batch.len() + self.dead.len();
+            self.batch.retain(|stamp, _| stamp.origin.offset() < Some(offset));
+            self.dead.retain(|stamp, _| stamp.origin.offset() < Some(offset));
+            cut = self.batch.len() + self.dead.len() < before;
+        }
+        let last = |stamps: &[Stamp]| stamps.last().and_then(|stamp| stamp.origin.offset());
+        let last = last(self.batch.stamps()).max(last(self.dead.stamps()));
+        partition.read_to = partition.read_to.max(last.map(|offset| offset + 1));
+        let Some(stop) = partition.entry.stops_at() else { return Ok(polled) };
+        if cut {
+            let context = ConnectorContext {
+                flow: &self.flow,
+                version: self.version,
+                name: &self.name,
+                resources: &self.resources,
+            };
+            let (number, waker) = (partition.entry.number, partition.waker.clone());
+            let reader = self.source.reader(number, Some(&stop.position), waker, &context);
+            let name = &partition.entry.name;
+            partition.reader = reader.map_err(|e| {
+                Error::source(&self.name, format!("opening {name} where an earlier run had ended"), e)
+            })?;
+        }
+        let is_there =
+            cut || stop.offset <= partition.read_to || partition.reader.position() == stop.position;
+        Ok(if is_there { Polled::Ended } else { polled })
     }
 
     /// Passes on what was read, telling first that the partition is active again if it was idle.
@@ -415,7 +455,10 @@ impl<S: Source> Reading<S> {
 
     /// Whether the source has not ended, though there is nothing to read: no task has opened a partition of it.
     fn waits_for_the_first(&self) -> bool {
-        !self.drained && self.source.waits_for_partitions() && !self.table.any_opened(&self.name)
+        !self.drained
+            && !self.table.repeats_an_end()
+            && self.source.waits_for_partitions()
+            && !self.table.any_opened(&self.name)
     }
 
     /// Tells that a partition is idle once it has been silent for long enough.
@@ -452,7 +495,7 @@ impl<S: Source> SourceTask for Reading<S> {
         };
         let reader = self
             .source
-            .reader(entry.number, position, waker, &context)
+            .reader(entry.number, position, waker.clone(), &context)
             .map_err(|e| Error::source(&self.name, format!("opening {}", entry.name), e))?;
         let index = entry.index;
         // Others of the source's tasks may have waited for it.
@@ -460,7 +503,16 @@ impl<S: Source> SourceTask for Reading<S> {
         if self.source.waits_for_partitions() {
             cx.transport.wake_all();
         }
-        self.open.push(OpenPartition { entry, reader, ended: false, idle: false, silent_since: None });
+        let read_to = entry.read_to();
+        self.open.push(OpenPartition {
+            entry,
+            reader,
+            waker,
+            read_to,
+            ended: false,
+            idle: false,
+            silent_since: None,
+        });
         self.change(PartitionChange::Opened(index), cx)
     }
 
@@ -484,7 +536,11 @@ impl<S: Source> SourceTask for Reading<S> {
                 Claim::Read(most) => most,
                 Claim::Wait(until) => {
                     throttled = Some(throttled.map_or(until, |before| before.min(until)));
-                    self.open[at].silent_since = None;
+                    // What comes meanwhile is found when it is asked next, and if nothing is, it was silent all the time: others that use up
+                    // the rate must not keep it from being idle. In a pause it may not even look.
+                    if self.throttle.is_paused() {
+                        self.open[at].silent_since = None;
+                    }
                     continue;
                 }
             };
@@ -519,6 +575,7 @@ impl<S: Source> SourceTask for Reading<S> {
                 source: Arc::clone(&self.name),
                 partition: partition.entry.index,
                 position: partition.reader.position(),
+                read_to: partition.read_to,
             });
         }
         self.signal(Signal::Barrier(epoch), cx)

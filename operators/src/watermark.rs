@@ -209,6 +209,16 @@ pub(crate) struct PartitionWatermark {
     repeated: usize,
     /// The first offset at which there is something to do about decisions.
     look_from: u64,
+    /// It is silent: nobody waits for it.
+    idle: bool,
+}
+
+/// In what [`PartitionWatermark::save`] gives, marks the number of decisions where the partition was idle.
+const IDLE: u64 = 1 << 63;
+
+/// Whether a partition was idle, by what [`PartitionWatermark::save`] gave for it.
+pub(crate) fn was_idle(saved: &[u8]) -> bool {
+    Saved::read(saved).is_some_and(|saved| saved.idle)
 }
 
 impl PartitionWatermark {
@@ -220,6 +230,7 @@ impl PartitionWatermark {
             decisions: Vec::new(),
             repeated: 0,
             look_from: u64::MAX,
+            idle: false,
         }
     }
 
@@ -284,11 +295,21 @@ impl PartitionWatermark {
         }
     }
 
+    /// Notes whether others wait for it.
+    pub(crate) fn set_idle(&mut self, idle: bool) {
+        self.idle = idle;
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle
+    }
+
     pub(crate) fn save(&self) -> Vec<u8> {
         let mut saved = self.watermark.millis().to_le_bytes().to_vec();
         let raised = self.raised.map_or(i64::MIN, Timestamp::millis);
         saved.extend(raised.to_le_bytes());
-        saved.extend((self.decisions.len() as u64).to_le_bytes());
+        let idle = if self.idle { IDLE } else { 0 };
+        saved.extend((self.decisions.len() as u64 | idle).to_le_bytes());
         for (offset, to) in &self.decisions {
             saved.extend(offset.to_le_bytes());
             saved.extend(to.millis().to_le_bytes());
@@ -301,11 +322,12 @@ impl PartitionWatermark {
 
     /// Takes back what `save` gave after an offset; answers false if it cannot be that.
     pub(crate) fn restore(&mut self, saved: &[u8]) -> bool {
-        let Some(Saved { watermark, raised, decisions, generator: rest }) = Saved::read(saved) else {
+        let Some(Saved { watermark, raised, idle, decisions, generator: rest }) = Saved::read(saved) else {
             return false;
         };
         self.watermark = watermark;
         self.raised = raised;
+        self.idle = idle;
         self.decisions = decisions;
         if let Generator::Custom(generator) = &mut self.generator {
             generator.restore(rest);
@@ -328,6 +350,7 @@ impl PartitionWatermark {
 struct Saved<'a> {
     watermark: Timestamp,
     raised: Option<Timestamp>,
+    idle: bool,
     decisions: Vec<(u64, Timestamp)>,
     generator: &'a [u8],
 }
@@ -343,9 +366,10 @@ impl Saved<'_> {
         let watermark = Timestamp::from_millis(next()? as i64);
         let raised = Some(next()? as i64).filter(|to| *to != i64::MIN).map(Timestamp::from_millis);
         let count = next()?;
+        let (idle, count) = (count & IDLE != 0, count & !IDLE);
         let decisions: Option<Vec<_>> =
             (0..count).map(|_| Some((next()?, Timestamp::from_millis(next()? as i64)))).collect();
-        Some(Saved { watermark, raised, decisions: decisions?, generator: rest })
+        Some(Saved { watermark, raised, idle, decisions: decisions?, generator: rest })
     }
 }
 
@@ -384,6 +408,9 @@ mod tests {
         assert!(restored.restore(&partition.save()));
         assert_eq!(restored.on_record(1, Timestamp::from_millis(7)).millis(), 42);
         assert!(!restored.restore(&[1, 2]));
+        assert!(!restored.is_idle());
+        partition.set_idle(true);
+        assert!(restored.restore(&partition.save()) && restored.is_idle() && was_idle(&partition.save()));
     }
 
     fn t(millis: i64) -> Timestamp {

@@ -6,5 +6,6 @@ mod crashes;
 mod evolution;
 mod expiring;
 mod golden;
+mod golden_journals;
 mod running;
 mod support;

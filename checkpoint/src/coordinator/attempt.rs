@@ -120,6 +120,9 @@ impl Attempt {
             sinks: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             ends: BTreeMap::new(),
+            is_end: self.kind == BarrierKind::Final,
+            stops: Vec::new(),
+            stops_ahead: Vec::new(),
             counters: BTreeMap::new(),
         };
         for (sink, prepared) in &self.carried {

@@ -146,6 +146,9 @@ pub fn manifest(generation: Generation, epoch: Epoch, files: Vec<FileRef>) -> Ma
         sinks: BTreeMap::new(),
         watermarks: BTreeMap::new(),
         ends: BTreeMap::new(),
+        is_end: false,
+        stops: Vec::new(),
+        stops_ahead: Vec::new(),
         counters: BTreeMap::new(),
     }
 }

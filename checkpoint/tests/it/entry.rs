@@ -30,6 +30,9 @@ fn manifest() -> Manifest {
         sinks: [("sink".to_owned(), vec![token(0, Epoch(7))])].into(),
         watermarks: [("count".to_owned(), i64::MIN)].into(),
         ends: Default::default(),
+        is_end: false,
+        stops: Vec::new(),
+        stops_ahead: Vec::new(),
         counters: [("records".to_owned(), u64::MAX)].into(),
     }
 }

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rivermark_checkpoint::store::{Listed, MemoryStore};
 use rivermark_checkpoint::{
-    Certainty, Checkpoints, Epoch, FileRole, FlowId, KeyGroups, Manifest, Place, Put, RestoreFrom, Savepoint,
-    SavepointError, Source, StateFile, Store, StoreError, StoreReply, TaskId, TaskState,
+    Certainty, Checkpoints, Epoch, FileRole, FlowId, JournalState, KeyGroups, Manifest, PartitionState,
+    Place, Put, RestoreFrom, Savepoint, SavepointError, Source, StateFile, Store, StoreError, StoreReply,
+    TaskId, TaskState,
 };
 
 use crate::driver::manifest;
 
 const KEPT: NonZeroUsize = NonZeroUsize::MIN;
-const CONTENTS: [&[u8]; 3] = [b"base", b"first delta", b"second delta"];
+/// Three files of an operator's state, and one of a journal.
+const CONTENTS: [&[u8]; 4] = [b"base", b"first delta", b"second delta", b"journal"];
 
 /// Performs so many calls that change something, then nothing any more: a process that has died. The last one may happen and not be
 /// answered.
@@ -89,7 +91,7 @@ fn checkpoints(store: Arc<dyn Store>, version: u64) -> Checkpoints {
     Checkpoints::new(store, FlowId { name: "flow".into(), version }).unwrap()
 }
 
-/// A stored checkpoint of three files.
+/// A stored checkpoint of these files.
 fn stored(store: &Arc<MemoryStore>) -> (Checkpoints, Manifest) {
     let checkpoints = checkpoints(Arc::clone(store) as Arc<dyn Store>, 1);
     let writer = checkpoints.fence("test", 0, KEPT).unwrap();
@@ -99,11 +101,16 @@ fn stored(store: &Arc<MemoryStore>) -> (Checkpoints, Manifest) {
         role: FileRole::Delta,
         content: writer.upload(epoch, Source::Bytes(content)).unwrap(),
     });
+    let mut files: Vec<_> = files.collect();
+    let journal = JournalState { files: files.split_off(3), tail: vec![8].into() };
+    let journals = [("times".to_owned(), journal)].into();
+    let partition = PartitionState { journals, ..PartitionState::default() };
     let groups = KeyGroups { start: 0, end: 128 };
-    let task = TaskState { task: TaskId(0), groups, files: files.collect(), meta: vec![7].into() };
+    let task = TaskState { task: TaskId(0), groups, files, meta: vec![7].into() };
     let mut manifest =
         Manifest { flow: "flow".into(), version: 1, ..manifest(writer.generation(), epoch, Vec::new()) };
     manifest.operators = [("operator".to_owned(), vec![task])].into();
+    manifest.sources = [("source".to_owned(), [("0".to_owned(), partition)].into())].into();
     assert_eq!(writer.store(&manifest), StoreReply::Stored);
     (checkpoints, manifest)
 }
@@ -234,7 +241,7 @@ fn installed_over_newer_checkpoints_it_is_the_newest_and_its_epoch_is_new() {
     }
 }
 
-/// Makes a savepoint of another: two of its files, and one that is new.
+/// Makes a savepoint of another: two of its files of state, and one that is new.
 fn edited(from: &Savepoint, to: &Place) -> Result<Savepoint, SavepointError> {
     let mut manifest = from.manifest().clone();
     let mut filling = to.begin()?;
@@ -243,6 +250,7 @@ fn edited(from: &Savepoint, to: &Place) -> Result<Savepoint, SavepointError> {
     for at in [0, 2] {
         filling.keep(from, &task.files[at])?;
     }
+    filling.keep(from, &manifest.sources["source"]["0"].journals["times"].files[0])?;
     filling.finish("edited", &manifest)
 }
 
@@ -256,7 +264,7 @@ fn a_crash_while_an_edited_one_is_written_leaves_none_or_a_whole_one_and_the_old
         savepoint.verify().unwrap();
         let files: Vec<_> =
             savepoint.manifest().files().map(|file| savepoint.fetch_bytes(file).unwrap()).collect();
-        assert_eq!(files, [CONTENTS[0], b"edited", CONTENTS[2]]);
+        assert_eq!(files, [CONTENTS[0], b"edited", CONTENTS[2], CONTENTS[3]]);
         assert_eq!(savepoint.name(), "edited");
     };
     let deaths = with_every_death(

@@ -41,7 +41,8 @@ pub(crate) fn write_letters<T: Send + 'static>(stream: &Stream<T>, nodes: &[usiz
         // What one worker has of one operator is in order already.
         match several || (moved && builder.environment().workers > 1) {
             true => {
-                builder.attach(0, Sorting { letters, by_time, failures: Vec::new(), signals: Vec::new() })
+                let (failures, signals) = (Vec::new(), Vec::new());
+                builder.attach(0, Sorting { letters, by_time, failures, signals, most: MOST_HELD })
             }
             false => builder.attach(0, letters),
         }
@@ -172,14 +173,22 @@ impl Operator<Failed> for Letters {
     }
 }
 
+/// Failures that a worker holds until the next barrier: some tens of MiB.
+const MOST_HELD: usize = 1 << 17;
+
 /// Holds failures until a barrier and sorts them: which worker was faster does not show.
 ///
 /// Between two barriers lie, of each source partition, all failures of a range of offsets; or, where records wait for their time, of a range of
 /// event time. So what is sorted in parts is sorted as a whole.
+///
+/// There may be no barrier for long, or none but the last where checkpoints are off. So there is a bound: what is held goes on, sorted, when there
+/// is so much of it. Then it shows which worker was faster, in the order of letters and in nothing else.
 struct Sorting {
     letters: Letters,
     by_time: bool,
     failures: Vec<(Stamp, Failure)>,
+    /// How many failures are held at the most.
+    most: usize,
     /// What has come since the last barrier and must not overtake failures.
     signals: Vec<Signal>,
 }
@@ -191,7 +200,10 @@ impl Sorting {
         let time = |stamp: &Stamp| if by_time { stamp.time } else { Timestamp::MIN };
         failures.sort_by(|(a, of_a), (b, of_b)| {
             let places = (time(a), a.origin).cmp(&(time(b), b.origin));
-            places.then_with(|| of_a.operator.cmp(&of_b.operator))
+            // Several that were made of one record may have failed, each on a worker of its own.
+            let times = || a.time.cmp(&b.time);
+            let operators = places.then_with(|| of_a.operator.cmp(&of_b.operator));
+            operators.then_with(times).then_with(|| of_a.error.cmp(&of_b.error))
         });
         self.letters.write(failures.into_iter(), cx)?;
         let mut signals = std::mem::take(&mut self.signals).into_iter();
@@ -200,9 +212,9 @@ impl Sorting {
 }
 
 impl Operator<Failed> for Sorting {
-    fn on_batch(&mut self, batch: &mut Batch<Failed>, _cx: &mut TaskContext<'_>) -> Result<()> {
+    fn on_batch(&mut self, batch: &mut Batch<Failed>, cx: &mut TaskContext<'_>) -> Result<()> {
         self.failures.extend(batch.drain().map(|(stamp, failed)| (stamp, failed.value)));
-        Ok(())
+        if self.failures.len() >= self.most { self.let_go(cx) } else { Ok(()) }
     }
 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
@@ -219,5 +231,97 @@ impl Operator<Failed> for Sorting {
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.letters.flush(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Origin;
+    use crate::context::{CheckpointParts, ExchangeId, OperatorMetrics, Payload, Transport};
+    use parking_lot::Mutex;
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn send(&mut self, _: ExchangeId, _: usize, _: Payload) {}
+    }
+
+    /// Offsets and errors of letters, and signals.
+    struct Noting(Arc<Mutex<Vec<String>>>);
+
+    impl Operator<DeadLetter> for Noting {
+        fn on_batch(&mut self, batch: &mut Batch<DeadLetter>, _cx: &mut TaskContext<'_>) -> Result<()> {
+            let letter = |(stamp, letter): (Stamp, DeadLetter)| {
+                format!("{}: {}", stamp.origin.offset().unwrap(), letter.error)
+            };
+            self.0.lock().extend(batch.drain().map(letter));
+            Ok(())
+        }
+
+        fn on_signal(&mut self, signal: Signal, _cx: &mut TaskContext<'_>) -> Result<()> {
+            self.0.lock().push(format!("{signal:?}"));
+            Ok(())
+        }
+
+        fn flush(&mut self, _cx: &mut TaskContext<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn sorting(noted: &Arc<Mutex<Vec<String>>>, most: usize) -> Sorting {
+        let metrics = || Arc::new(OperatorMetrics::new("letters".into()));
+        let noting: Box<dyn Operator<DeadLetter>> = Box::new(Noting(Arc::clone(noted)));
+        let letters = Letters {
+            name: "letters".into(),
+            flow: "flow".into(),
+            version: 1,
+            partitions: Arc::default(),
+            sources: HashMap::new(),
+            resources: Arc::default(),
+            out: Output::new(vec![(noting, metrics())], metrics(), None, 10),
+        };
+        Sorting { letters, by_time: false, failures: Vec::new(), signals: Vec::new(), most }
+    }
+
+    /// Failures at these offsets, each with an error's text.
+    fn fail(sorting: &mut Sorting, failures: &[(u64, &str)]) {
+        let (mut transport, mut parts) = (Nowhere, CheckpointParts::default());
+        let now = Timestamp::from_millis(0);
+        let mut cx = TaskContext { transport: &mut transport, now, parts: &mut parts };
+        let failed = failures.iter().map(|(offset, error)| {
+            let stamp = Stamp { origin: Origin::new(0, *offset), ..Stamp::derived(now) };
+            let failure = Failure { operator: "parse".into(), error: error.to_string(), raw: None };
+            (stamp, keyed(&stamp, failure))
+        });
+        sorting.on_batch(&mut failed.collect(), &mut cx).unwrap();
+    }
+
+    #[test]
+    fn failures_are_held_up_to_a_bound_and_go_on_sorted_behind_no_signal_that_came_before_them() {
+        let noted = Arc::default();
+        let mut sorting = sorting(&noted, 4);
+        let taken = || std::mem::take(&mut *noted.lock());
+        fail(&mut sorting, &[(5, "no"), (3, "no")]);
+        let watermark = Signal::Watermark(Timestamp::from_millis(0));
+        sorting.signals.push(watermark);
+        fail(&mut sorting, &[(4, "no")]);
+        assert!(taken().is_empty());
+        fail(&mut sorting, &[(9, "no"), (1, "no")]);
+        assert_eq!(taken(), ["1: no", "3: no", "4: no", "5: no", "9: no", &format!("{watermark:?}")]);
+        fail(&mut sorting, &[(2, "no")]);
+        assert!(taken().is_empty() && sorting.failures.len() == 1);
+    }
+
+    #[test]
+    fn failures_on_what_was_made_of_one_record_have_an_order_too() {
+        let come = |failures: [(u64, &str); 3]| {
+            let noted = Arc::default();
+            fail(&mut sorting(&noted, 3), &failures);
+            std::mem::take(&mut *noted.lock())
+        };
+        let expected = ["1: a", "1: b", "1: c"];
+        assert_eq!(come([(1, "a"), (1, "b"), (1, "c")]), expected);
+        assert_eq!(come([(1, "c"), (1, "a"), (1, "b")]), expected);
     }
 }

@@ -25,7 +25,8 @@
 //!    has fired.
 //! 3. Its place and the error go out beside the stream. Where keys have moved the records between workers, letters move to the worker that has all
 //!    of their source partition; there they wait for the next barrier, and go on sorted by offset. A sink shows nothing before a barrier
-//!    anyway.
+//!    anyway. A worker holds 131,072 letters at the most: where more come without a barrier, they go on sorted in parts, and which letters are in
+//!    which part depends on the moment.
 //! 4. Only there the raw bytes are read again, from the source and by offset ([`Source::raw_records`](crate::source::Source::raw_records)). A source that cannot do so
 //!    leaves them out.
 //!
@@ -165,7 +166,8 @@ impl Flow {
     /// the last counts.
     ///
     /// Letters come sorted by the record's place (see [`dead_letters`](crate::dead_letters)), those of one record by operator. They are held until the next
-    /// barrier, so memory for as many as fall into a checkpoint's interval is needed, about 100 bytes each and the error's text.
+    /// barrier, in memory: about 100 bytes each and the error's text, and up to 131,072 of them on each worker. Where more come without a barrier, as
+    /// they may with checkpoints far apart or off, what is held goes on, and letters are sorted in parts.
     pub fn dead_letters_to<S: Sink<DeadLetter>>(&self, sink: S) {
         self.set_dead_letters(Box::new(move |letters| letters.sink_as("dead-letters", sink)));
     }

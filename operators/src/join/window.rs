@@ -124,7 +124,7 @@ impl<K: Key, A: StateValue, B: StateValue> WindowJoin<K, A, B> {
     ) -> Stream<R> {
         let firing = Firing { slices: self.slices, lateness: self.lateness };
         let function = Joining { firing, join: Arc::new(join), records: PhantomData::<fn(K, A, B)> };
-        let rows = self.connected.process_as("window_join", true, function);
+        let rows = self.connected.process_ending("window_join", function);
         if let Some(late) = self.late {
             late(rows.side_output(Joining::<(), K, A, B>::LATE));
         }

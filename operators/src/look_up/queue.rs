@@ -105,10 +105,13 @@ impl<V, A> Queue<V, A> {
         self.first + self.entries.len() as u64
     }
 
-    /// Adds a signal at the end. One watermark behind another takes its place.
+    /// Adds a signal at the end. One watermark behind another takes its place, but for the end of time: how far it had come before is where
+    /// a next run goes on.
     pub(super) fn push_signal(&mut self, signal: Signal) {
-        if let (Signal::Watermark(_), Some(Entry::Signal(last @ Signal::Watermark(_)))) =
-            (signal, self.entries.back_mut())
+        let is_end = matches!(signal, Signal::Watermark(Timestamp::MAX));
+        if !is_end
+            && let (Signal::Watermark(_), Some(Entry::Signal(last @ Signal::Watermark(_)))) =
+                (signal, self.entries.back_mut())
         {
             *last = signal;
             return;

@@ -28,6 +28,7 @@ impl Plan {
                     watermarks: &times,
                     ends: &times,
                     resources: Arc::new(Resources::default()),
+                    held_batches: 1,
                     batch_capacity: Batch::<()>::CAPACITY,
                     waker: Waker::none(),
                     open_store: &mut open_store,

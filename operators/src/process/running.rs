@@ -10,10 +10,11 @@ use crate::edge::{Operator, Output, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::exchange::{Ahead, Keyed};
 use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
+use crate::reached::Reached;
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
 use crate::window::{Late, LateCount, LateRecords};
-use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers};
+use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers as TimerTable};
 use std::sync::Arc;
 
 impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
@@ -60,7 +61,18 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     ) -> Stream<P::Out> {
         let mut spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
         spec.needs_event_time = needs_event_time;
-        self.process_with(spec, None, move || Ok(function.clone()))
+        self.process_with(spec, None, Timers::Passing, move || Ok(function.clone()))
+    }
+
+    /// As [`KeyedStream::process_as`], where each timer is the end of something that nothing can be added to afterwards.
+    pub(crate) fn process_ending<P: ProcessFunction<K, V>>(
+        self,
+        label: &'static str,
+        function: P,
+    ) -> Stream<P::Out> {
+        let spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
+        let spec = NodeSpec { needs_event_time: true, ..spec };
+        self.process_with(spec, None, Timers::Final, move || Ok(function.clone()))
     }
 
     /// As [`KeyedStream::process_as`], for a user's own function, which may fail.
@@ -72,7 +84,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     ) -> Stream<P::Out> {
         let spec = NodeSpec::new(label, NodeKind::Stateful, vec![], 2);
         let spec = NodeSpec { needs_event_time, can_fail: true, ..spec };
-        self.process_with(spec, None, move || Ok(function.clone()))
+        self.process_with(spec, None, Timers::Passing, move || Ok(function.clone()))
     }
 
     /// As [`KeyedStream::process_as`], for an operator whose state is of use only to what `layout` describes, and whose description may be
@@ -88,13 +100,14 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
         spec.problem = function.as_ref().err().cloned();
         let checked =
             move || function.clone().map_err(|problem| Error::engine(format!("building `{label}`"), problem));
-        self.process_with(spec, Some(layout), checked)
+        self.process_with(spec, Some(layout), Timers::Passing, checked)
     }
 
     fn process_with<P: ProcessFunction<K, V>>(
         mut self,
         mut spec: NodeSpec,
         layout: Option<String>,
+        timers: Timers,
         function: impl Fn() -> Result<P> + Send + Sync + 'static,
     ) -> Stream<P::Out> {
         let order = self.order.take();
@@ -106,6 +119,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
             let late = builder.output::<Late<K, V>>(port + 1);
             let late = LateRecords::new(has_late.then_some(late), builder.metrics());
             let mut processing = Processing::open(builder, port, function()?)?;
+            processing.timers = timers;
             if let Some(layout) = &layout {
                 let declared = processing.core.store.declare_layout(layout);
                 declared.map_err(processing.core.failed("restoring its state"))?;
@@ -126,12 +140,24 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     }
 }
 
+/// What the end of a stream brings about.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Timers {
+    /// They say nothing of time: a function may set them as far ahead as it likes.
+    Passing,
+    /// What has ended with one is final for the next run too.
+    Final,
+}
+
 struct Processing<K: Key, V, P: ProcessFunction<K, V>> {
     core: Core<K, P, P::Out>,
     /// In event-time order.
     order: Option<Ordering<K, V>>,
     /// The last watermark, as long as not all that is due at it has run.
     due: Option<Timestamp>,
+    timers: Timers,
+    /// The last that has run because of it, as far as the next run cannot come back to that; see [`Reached::advance`].
+    last: Option<Timestamp>,
 }
 
 struct Ordering<K, V> {
@@ -149,11 +175,11 @@ struct Core<K: Key, P, Out> {
     function: P,
     store: KeyedStore,
     ahead: Ahead,
-    timers: TableId<Timers<K>>,
+    timers: TableId<TimerTable<K>>,
     settling: Settling<K>,
     has_event_time: bool,
     key_groups: u16,
-    watermark: Timestamp,
+    reached: Reached,
     /// The greatest time of what has run: a timer that is set in the past runs then.
     latest: Timestamp,
     out: Output<Out>,
@@ -217,22 +243,23 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         self.send_if_full(cx)
     }
 
-    /// Takes the earliest timer up to `until` and calls the function on it. Answers whether there was one.
+    /// Takes the earliest timer up to `until` and calls the function on it. Answers its time, if there was one.
     fn fire<V>(
         &mut self,
         until: Timestamp,
         watermark: Option<Timestamp>,
         watch: &mut Watch<'_>,
         cx: &mut TaskContext<'_>,
-    ) -> Result<bool>
+    ) -> Result<Option<Timestamp>>
     where
         P: ProcessFunction<K, V, Out = Out>,
     {
         let due = self.store.table(self.timers).pop(until.millis());
         let due = due.map_err(self.failed("taking the timers that are due"))?;
-        let Some((time, hash, key)) = due else { return Ok(false) };
-        self.call_on_timer(Timestamp::from_millis(time), (hash, key), watermark, watch, cx)?;
-        Ok(true)
+        let Some((time, hash, key)) = due else { return Ok(None) };
+        let time = Timestamp::from_millis(time);
+        self.call_on_timer(time, (hash, key), watermark, watch, cx)?;
+        Ok(Some(time))
     }
 
     /// Calls the function for the keys that wanted it once all records of `time` had run.
@@ -351,14 +378,14 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             settling: Settling::default(),
             has_event_time: builder.has_event_time(),
             key_groups: builder.environment().key_groups,
-            watermark: builder.restored_watermark(),
+            reached: Reached::restored(builder.restored_watermark()),
             latest: Timestamp::MIN,
             out: builder.output::<P::Out>(port),
             sides: builder.sides(),
             late: LateCount::new(builder.metrics()),
             failures,
         };
-        Ok(Processing { core, order: None, due: None })
+        Ok(Processing { core, order: None, due: None, timers: Timers::Passing, last: None })
     }
 
     fn pass_on(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
@@ -378,8 +405,14 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
         let mut left = core.out.in_one_go();
         while left > 0 {
             let ran = match &mut self.order {
-                None => usize::from(core.fire::<V>(watermark, Some(watermark), &mut watch, cx)?),
-                Some(order) => run_next(core, order, watermark, &mut watch, cx)?,
+                None => {
+                    let fired = core.fire::<V>(watermark, Some(watermark), &mut watch, cx)?;
+                    // The end of time is nobody's end.
+                    let ended = fired.filter(|at| self.timers == Timers::Final && *at < Timestamp::MAX);
+                    self.last = self.last.max(ended);
+                    usize::from(fired.is_some())
+                }
+                Some(order) => run_next(core, order, watermark, &mut self.last, &mut watch, cx)?,
             };
             if ran == 0 {
                 return Ok(true);
@@ -391,11 +424,12 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
 }
 
 /// Runs the timers or records that are next in order of time, of records below the watermark and timers up to it; timers first. Answers how
-/// many there were.
+/// many there were, and notes the last time of records that are from a source: what was computed is never late.
 fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     core: &mut Core<K, P, P::Out>,
     order: &mut Ordering<K, V>,
     watermark: Timestamp,
+    last: &mut Option<Timestamp>,
     watch: &mut Watch<'_>,
     cx: &mut TaskContext<'_>,
 ) -> Result<usize> {
@@ -403,7 +437,7 @@ fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     let until = if watermark == Timestamp::MAX { watermark } else { watermark.minus_millis(1) };
     let next = order.waiting.next_time(&mut core.store, until);
     let next = next.map_err(core.failed("taking the records that are due"))?;
-    if core.fire::<V>(next.unwrap_or(watermark), None, watch, cx)? {
+    if core.fire::<V>(next.unwrap_or(watermark), None, watch, cx)?.is_some() {
         return Ok(1);
     }
     let Some(time) = next else { return Ok(0) };
@@ -411,11 +445,21 @@ fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     order.waiting.take(&mut core.store, time, &mut records);
     let count = records.len();
     for (stamp, record) in records.drain(..) {
+        if stamp.origin.partition().is_some() && time < Timestamp::MAX {
+            *last = (*last).max(Some(time));
+        }
         core.run(&stamp, time, record, watch, cx)?;
     }
     order.running = records;
     core.settle_keys(time, watch, cx)?;
     Ok(count)
+}
+
+/// Whether a record is late for event-time order: it is below the watermark of its own partition. Behind the end of an earlier run, what ran
+/// then has run too.
+fn is_late(stamp: &Stamp, reached: Timestamp) -> bool {
+    let is_from_source = stamp.origin.partition().is_some();
+    stamp.time < stamp.watermark || is_from_source && stamp.time < reached
 }
 
 impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> for Processing<K, V, P> {
@@ -427,12 +471,13 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
         match &mut self.order {
             None => batch.try_drain(|stamp, record| {
                 core.ahead.step(&core.store);
-                core.run(stamp, core.watermark, record, &mut watch, cx)
+                core.run(stamp, core.reached.watermark, record, &mut watch, cx)
             })?,
             Some(Ordering { waiting, late, .. }) => {
                 let failed = core.failed("letting a record wait for its time");
+                let reached = core.reached.watermark;
                 batch.try_drain(|stamp, record| {
-                    if stamp.time < stamp.watermark {
+                    if is_late(stamp, reached) {
                         late.take(*stamp, record.key, record.value, 1);
                         return Ok(());
                     }
@@ -449,7 +494,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             // After a restart the first watermarks may be older than the restored one.
-            Signal::Watermark(watermark) if watermark <= self.core.watermark => return Ok(()),
+            Signal::Watermark(watermark) if watermark <= self.core.reached.watermark => return Ok(()),
             // It goes on its way when all that is due has run.
             Signal::Watermark(watermark) => {
                 self.due = Some(watermark);
@@ -457,7 +502,8 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
             }
             Signal::Barrier(epoch) => {
                 let core = &mut self.core;
-                cx.parts.add_state(&core.name, &mut core.store, epoch, core.watermark)?;
+                cx.parts.add_state(&core.name, &mut core.store, epoch, core.reached.watermark)?;
+                core.reached.save(&core.name, cx.parts);
                 core.late.save(cx.parts);
                 if let Some(order) = &self.order {
                     order.late.save(cx.parts);
@@ -474,7 +520,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
             return Ok(false);
         }
         self.due = None;
-        self.core.watermark = watermark;
+        self.core.reached.advance(watermark, self.last.take());
         // The end of time is only this run's: what is read later may be earlier.
         if watermark < Timestamp::MAX {
             self.core.store.expire_until(watermark.millis());

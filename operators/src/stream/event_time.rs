@@ -155,6 +155,7 @@ struct Partition {
 impl Partition {
     fn set(&mut self, status: Status) {
         self.status = status;
+        self.watermark.set_idle(matches!(status, Status::Idle | Status::Unheard));
         self.clock.set(status);
     }
 
@@ -196,7 +197,9 @@ impl<F, P, T> TellingTime<F, P, T> {
         }
         watermark.raise(self.telling.sent());
         let clock = self.telling.clock(index, watermark.watermark());
-        let partition = Partition { entry, watermark, status: Status::Active, clock };
+        let was_idle = watermark.is_idle() && self.watermarks.idle_after.is_some();
+        let mut partition = Partition { entry, watermark, status: Status::Active, clock };
+        partition.set(if was_idle { Status::Unheard } else { Status::Active });
         partition.publish();
         self.partitions.push(partition);
         Ok(())
@@ -227,7 +230,8 @@ impl<F, P, T> TellingTime<F, P, T> {
             }
             PartitionChange::Ended(_) => {
                 partition.entry.set_ended();
-                partition.set(Status::Ended);
+                partition.status = Status::Ended;
+                self.telling.leave(&partition.clock);
             }
             PartitionChange::Opened(_) | PartitionChange::Idle(_) | PartitionChange::Active(_) => {}
         }
@@ -236,7 +240,7 @@ impl<F, P, T> TellingTime<F, P, T> {
 
     /// Passes on how far time has come: the minimum over this task's active partitions, or where it has none that of all tasks.
     fn settle(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        let active = self.partitions.iter().filter(|partition| partition.status == Status::Active);
+        let active = self.partitions.iter().filter(|partition| partition.status.holds_back());
         let least = active.map(|partition| partition.watermark.watermark()).min();
         self.telling.pass_on(least, &mut self.out, cx)
     }
@@ -244,7 +248,7 @@ impl<F, P, T> TellingTime<F, P, T> {
     /// Whether time may have moved though none of this task's partitions has: others have it to themselves, or it stands where
     /// the checkpoint left it and has not been told since.
     fn may_have_moved(&self) -> bool {
-        let active = self.partitions.iter().any(|partition| partition.status == Status::Active);
+        let active = self.partitions.iter().any(|partition| partition.status.holds_back());
         !active || !self.telling.told() && self.telling.follow().is_some()
     }
 
@@ -262,11 +266,11 @@ impl<F, P, T> TellingTime<F, P, T> {
     }
 
     fn save(&mut self, cx: &mut TaskContext<'_>) {
-        cx.parts.watermarks.push((Arc::clone(&self.name), self.telling.sent()));
+        self.telling.save(cx);
         for partition in &mut self.partitions {
-            // Who takes it over may not have passed on so much. At the end of time there is nothing to be behind of.
-            if partition.status != Status::Active && self.telling.sent() < Timestamp::MAX {
-                partition.watermark.raise(self.telling.sent());
+            // Who takes it over may not have passed on so much.
+            if !partition.status.holds_back() {
+                partition.watermark.raise(self.telling.reached());
             }
             cx.parts.partition_states.push(PartitionStatePart {
                 operator: Arc::clone(&self.name),
@@ -321,7 +325,10 @@ impl<T, F: Fn(&T) -> Timestamp, P: Fn(&T) -> Punctuation> Operator<T> for Tellin
         self.out.forward(batch, cx)?;
         let (mut moved, mut held) = (false, false);
         for (at, before) in touched {
-            let partition = &self.partitions[at];
+            let partition = &mut self.partitions[at];
+            if partition.status == Status::Unheard {
+                partition.set(Status::Active);
+            }
             if partition.watermark.watermark() > before {
                 partition.publish();
                 moved = true;

@@ -17,7 +17,7 @@
 use super::Stream;
 use super::telling::Telling;
 use crate::batch::Batch;
-use crate::clocks::{Clock, Status};
+use crate::clocks::Clock;
 use crate::context::{PartitionStatePart, TaskContext};
 use crate::edge::{Operator, Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
@@ -282,12 +282,10 @@ impl<T> TellingProcessingTime<T> {
     }
 
     fn save(&mut self, epoch: u64, cx: &mut TaskContext<'_>) {
-        cx.parts.watermarks.push((Arc::clone(&self.name), self.telling.sent()));
+        self.telling.save(cx);
         for partition in &mut self.partitions {
             let readings = &mut partition.readings;
-            if self.telling.sent() < Timestamp::MAX {
-                readings.at = readings.at.max(self.telling.sent());
-            }
+            readings.at = readings.at.max(self.telling.reached());
             let index = partition.entry.index;
             cx.parts.add_journal(&self.name, index, &mut readings.journal, epoch);
             cx.parts.partition_states.push(PartitionStatePart {
@@ -338,7 +336,7 @@ impl<T> Operator<T> for TellingProcessingTime<T> {
                         let of_index = |partition: &&mut Partition| partition.entry.index == index;
                         if let Some(partition) = self.partitions.iter_mut().find(of_index) {
                             partition.ended = true;
-                            partition.clock.set(Status::Ended);
+                            self.telling.leave(&partition.clock);
                         }
                     }
                     PartitionChange::Idle(_) | PartitionChange::Active(_) => {}

@@ -151,6 +151,7 @@ impl Instance {
             watermarks: &kept.watermarks,
             ends: &kept.ends,
             resources: Arc::new(Resources::default()),
+            held_batches: usize::MAX,
             batch_capacity: if mode == Mode::OneOut { 1 } else { Batch::<()>::CAPACITY },
             waker: Waker::none(),
             open_store: &mut open_store,

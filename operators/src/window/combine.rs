@@ -226,8 +226,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Combi
         if let Signal::Watermark(to) = signal {
             self.floor = self.floor.max(to);
         }
-        // A watermark waits in the router until the next flush, which sends what was combined first.
-        if !matches!(signal, Signal::Watermark(_) | Signal::Partition(_)) {
+        // A watermark waits in the router until the next flush, which sends what was combined first; but for the end of time, which lets the one
+        // before it go.
+        let waits = matches!(signal, Signal::Watermark(to) if to < Timestamp::MAX);
+        if !waits && !matches!(signal, Signal::Partition(_)) {
             self.send_combined(cx)?;
         }
         self.records.on_signal(signal, cx)

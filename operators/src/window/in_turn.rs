@@ -10,13 +10,13 @@
 //! time for them. That is all the difference: a record is on time for a window if its turn is before the window's end.
 
 use super::late::LateRecords;
-use super::reached::Reached;
 use crate::batch::{Batch, Origin, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
 use crate::edge::{Operator, Output, Signal};
 use crate::error::{BoxError, Error, Result};
 use crate::exchange::Keyed;
 use crate::plan::TaskBuilder;
+use crate::reached::Reached;
 use crate::time::Timestamp;
 use rivermark_state::{Key, KeyedStore, StateError, StateValue, TableId, Timers, WindowTable, hash_key};
 use std::sync::Arc;

@@ -38,7 +38,6 @@ mod combine;
 mod count;
 mod in_turn;
 mod late;
-mod reached;
 mod reduce;
 mod session;
 mod slices;

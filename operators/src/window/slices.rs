@@ -12,7 +12,6 @@
 use super::assign::{Slices, Window};
 use super::combine::Combined;
 use super::late::LateRecords;
-use super::reached::Reached;
 use super::{Aggregate, Windowed};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, Watch};
@@ -20,6 +19,7 @@ use crate::edge::{Operator, Output, Signal};
 use crate::error::{Error, Result};
 use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
+use crate::reached::Reached;
 use crate::time::Timestamp;
 use hashbrown::HashTable;
 use rivermark_state::{Key, KeyGroupRange, KeyedStore, StateError, TableId, WindowTable, hash_key};

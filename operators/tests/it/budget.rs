@@ -116,6 +116,7 @@ fn inlet_of(describe: impl FnOnce(KeyedStream<u64, u64>), budget: &MemoryBudget)
     describe(timed.key_by(|n| *n));
     let none = BTreeMap::new();
     let tasks = flow.into_plan().unwrap().build(TaskEnvironment {
+        held_batches: usize::MAX,
         worker: 0,
         workers: 1,
         key_groups: 128,
