@@ -8,6 +8,7 @@
 
 use crate::channels::{Channels, Wake};
 use crate::earlier::Earlier;
+use crate::endings::Endings;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{JobShared, LastSavepoint};
 use crate::parts::{self, Uploaded};
@@ -112,6 +113,7 @@ pub(crate) struct Attempt {
     /// Savepoints of the end, and which end.
     at_end: Vec<(Outcome, LastSavepoint)>,
     draining: Draining,
+    endings: Endings,
     /// Whether the sources have ended where a run of an earlier version had.
     has_repeated: bool,
     /// Whether another attempt is to go on behind this one's end.
@@ -187,6 +189,7 @@ impl Attempt {
             answers: HashMap::new(),
             at_end: Vec::new(),
             draining: Draining::No,
+            endings: Endings::default(),
             has_repeated: false,
             goes_on: false,
             is_stopping: false,
@@ -224,6 +227,7 @@ impl Attempt {
             && now >= self.next_discovery
             && self.seeds.is_empty()
             && self.draining == Draining::No
+            && !self.endings.have_all()
         {
             self.next_discovery = now + self.environment.options.discovery_interval;
             if let Err(error) = self.discover() {
@@ -275,7 +279,15 @@ impl Attempt {
     pub(crate) fn on_report(&mut self, report: Report) -> Option<Over> {
         let event = match report {
             Report::Restored { worker } => Event::Restored { task: worker },
-            Report::SourcesEnded { worker } => Event::Finished { task: worker },
+            Report::SourcesEnded { worker, taken } => {
+                let workers = self.commands.len();
+                return match self.endings.end(worker, taken) {
+                    true => {
+                        (0..workers).find_map(|task| self.hear(Event::Finished { task: TaskId(task as u32) }))
+                    }
+                    false => None,
+                };
+            }
             Report::Acknowledged { worker, epoch, parts } => {
                 let writer = Arc::clone(self.writer());
                 match self.uploaded.upload(
@@ -488,6 +500,7 @@ impl Attempt {
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
+        self.endings = Endings::of(workers);
         let batches = self.environment.channel_batches;
         let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes, batches);
         for (index, channels) in channels.into_iter().enumerate() {
@@ -620,6 +633,7 @@ impl Attempt {
         self.uploaded.stops.apply(&partition);
         let worker = usize::from(partition.index) % self.commands.len();
         let position = self.positions.remove(&partition.index);
+        self.endings.give(worker);
         self.send(worker, Command::Assign { partition, position });
     }
 

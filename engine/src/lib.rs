@@ -24,6 +24,7 @@ mod channels;
 mod compatible;
 mod directory;
 mod earlier;
+mod endings;
 mod engine;
 mod environment;
 mod inlet;

@@ -52,8 +52,8 @@ pub(crate) enum Report {
     Restored { worker: TaskId },
     /// The barrier has reached every end of the plan on this worker.
     Acknowledged { worker: TaskId, epoch: Epoch, parts: Box<CheckpointParts> },
-    /// Every partition that this worker reads has ended.
-    SourcesEnded { worker: TaskId },
+    /// Every partition that this worker reads has ended; it had taken so many.
+    SourcesEnded { worker: TaskId, taken: u64 },
     /// The worker cannot go on.
     Failed { worker: TaskId, error: Error },
     /// The worker has ended all streams.
@@ -107,6 +107,8 @@ pub(crate) struct Worker {
     started: bool,
     stopped_reading: bool,
     told_sources_ended: bool,
+    /// How many partitions it was given, and took.
+    taken: u64,
     steps_since_flush: u32,
     ended: bool,
 }
@@ -151,6 +153,7 @@ impl Worker {
             started: false,
             stopped_reading: false,
             told_sources_ended: false,
+            taken: 0,
             steps_since_flush: 0,
             ended: false,
         };
@@ -219,6 +222,7 @@ impl Worker {
                     let source = source.expect("partitions are of sources of the plan");
                     source.ended = false;
                     self.told_sources_ended = false;
+                    self.taken += 1;
                     source.task.assign(
                         Arc::clone(&partition),
                         position.as_deref(),
@@ -290,7 +294,7 @@ impl Worker {
             && self.sources.iter().all(|source| source.ended)
         {
             self.told_sources_ended = true;
-            self.report(Report::SourcesEnded { worker: self.id });
+            self.report(Report::SourcesEnded { worker: self.id, taken: self.taken });
         }
         Ok(match (ready, held, throttled) {
             (true, ..) => Progress::Ready,

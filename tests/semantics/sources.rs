@@ -197,7 +197,11 @@ fn a_replay_repeats_what_a_topic_that_appeared_later_has_made_late_and_the_order
         }
         let (counts, late, in_order) = first.rows();
         assert!(late.contains(&("shop-a".into(), 10)), "{name}: {late:?}");
-        assert_eq!(counts.iter().map(|row| row.1 as usize).sum::<usize>() + late.len(), 84, "{name}");
+        assert_eq!(
+            counts.iter().map(|row| row.1 as usize).sum::<usize>() + late.len(),
+            84,
+            "{name}: {counts:?}, late {late:?}"
+        );
         let ties: Vec<&str> = in_order.iter().filter(|row| row.1 == 55).map(|row| &*row.0).collect();
         assert_eq!(ties, ["shop-b", "shop-a"], "{name}");
         for version in [2, 3] {
