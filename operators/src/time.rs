@@ -23,6 +23,7 @@ impl Timestamp {
     pub const MAX: Timestamp = Timestamp(i64::MAX);
 
     /// The time `millis` milliseconds after the Unix epoch.
+    #[inline]
     pub const fn from_millis(millis: i64) -> Self {
         Timestamp(millis)
     }
@@ -33,6 +34,7 @@ impl Timestamp {
     }
 
     /// Milliseconds since the Unix epoch.
+    #[inline]
     pub const fn millis(self) -> i64 {
         self.0
     }
@@ -44,12 +46,14 @@ impl Timestamp {
 
     /// The start of the slice of `step` milliseconds that holds this time, counting from `offset`: the greatest
     /// `offset + n * step` that is not after it, or the start of the range. Times before the epoch round towards the past too.
+    #[inline]
     pub const fn floor(self, step: i64, offset: i64) -> Timestamp {
         self.minus_millis(self.into_slice(step, offset))
     }
 
     /// How far into its slice this time is, in milliseconds: its distance from [`Timestamp::floor`], and exact where that is cut off at
     /// the start of the range.
+    #[inline]
     pub(crate) const fn into_slice(self, step: i64, offset: i64) -> i64 {
         match self.0.checked_sub(offset) {
             Some(distance) => distance.rem_euclid(step),
@@ -58,11 +62,13 @@ impl Timestamp {
     }
 
     /// This time plus `millis`, at most the end of the range.
+    #[inline]
     pub const fn plus_millis(self, millis: i64) -> Timestamp {
         Timestamp(self.0.saturating_add(millis))
     }
 
     /// This time less `millis`, at least the start of the range.
+    #[inline]
     pub const fn minus_millis(self, millis: i64) -> Timestamp {
         Timestamp(self.0.saturating_sub(millis))
     }

@@ -172,6 +172,39 @@ impl Slices {
     }
 }
 
+/// The slice of the record before. Most records follow it into the same slice, where a comparison takes the place of divisions.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct LastSlice {
+    slice: Timestamp,
+    /// Times from `slice` up to here are known to be in it.
+    until: Timestamp,
+    first_end: Timestamp,
+}
+
+impl LastSlice {
+    /// No record has been seen.
+    pub(crate) fn none() -> LastSlice {
+        LastSlice { slice: Timestamp::MIN, until: Timestamp::MIN, first_end: Timestamp::MIN }
+    }
+
+    /// The slice that holds `time`, and the end of the first window that covers it.
+    #[inline]
+    pub(crate) fn of(&mut self, slices: &Slices, time: Timestamp) -> (Timestamp, Timestamp) {
+        if time < self.slice || time >= self.until {
+            *self = LastSlice::found(slices, time);
+        }
+        (self.slice, self.first_end)
+    }
+
+    #[cold]
+    fn found(slices: &Slices, time: Timestamp) -> LastSlice {
+        let slice = slices.slice_of(time);
+        // A slice that is cut off where time begins ends earlier than its length says.
+        let until = if slice == Timestamp::MIN { slice } else { slice.plus_millis(slices.step) };
+        LastSlice { slice, until, first_end: slices.first_end(slice) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +241,40 @@ mod tests {
                         let all = slices.ends(Timestamp::from_millis(time)).map(Timestamp::millis);
                         assert_eq!(all.collect::<Vec<_>>(), expected);
                         assert_eq!(ends, expected, "size {size} slide {slide} offset {offset} time {time}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_the_record_before_changes_no_slice() {
+        let edges = [
+            i64::MIN,
+            i64::MIN + 1,
+            i64::MIN + 7,
+            -8,
+            -1,
+            0,
+            1,
+            5,
+            6,
+            7,
+            i64::MAX - 6,
+            i64::MAX - 1,
+            i64::MAX,
+        ];
+        for slices in [slices(6, 4, 1), slices(5, 5, 0), slices(7, 3, 2)] {
+            let mut last = LastSlice::none();
+            for before in edges {
+                for time in edges.into_iter().chain(-20..20) {
+                    for time in [before, time].map(Timestamp::from_millis) {
+                        let slice = slices.slice_of(time);
+                        assert_eq!(
+                            last.of(&slices, time),
+                            (slice, slices.first_end(slice)),
+                            "{slices} {time}"
+                        );
                     }
                 }
             }

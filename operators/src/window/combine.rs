@@ -15,7 +15,7 @@
 //! the moment. (Flink's local-global aggregation; Yu et al., "Distributed Aggregation for Data-Parallel Computing", SOSP 2009.)
 
 use super::Aggregate;
-use super::assign::Slices;
+use super::assign::{LastSlice, Slices};
 use crate::batch::{Batch, Stamp};
 use crate::context::{BlameCell, TaskContext};
 use crate::edge::{Operator, Signal};
@@ -112,6 +112,7 @@ pub(super) struct Combining<K: Key, V, A: Aggregate<V>> {
     name: Arc<str>,
     blame: BlameCell,
     slices: Slices,
+    last: LastSlice,
     aggregate: A,
     /// No receiver is beyond it.
     floor: Timestamp,
@@ -134,6 +135,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
             name,
             blame,
             slices,
+            last: LastSlice::none(),
             aggregate,
             floor: restored,
             worth: Worth::new(),
@@ -158,8 +160,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
         let mut watch = blame.watch(&name);
         batch.try_drain(|stamp, record| {
             watch.at(stamp);
-            let slice = self.slices.slice_of(stamp.time);
-            let first_end = self.slices.first_end(slice);
+            let (slice, first_end) = self.last.of(&self.slices, stamp.time);
             if stamp.watermark.max(self.floor) >= first_end {
                 self.records.push(*stamp, record, cx);
                 return Ok(());

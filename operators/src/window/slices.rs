@@ -9,7 +9,7 @@
 //! 3. With allowed lateness, slices stay that much longer. What comes after a window's end, but within it, is kept a window and merged
 //!    on top when the corrected row is made.
 
-use super::assign::{Slices, Window};
+use super::assign::{LastSlice, Slices, Window};
 use super::combine::Combined;
 use super::late::LateRecords;
 use super::{Aggregate, Windowed};
@@ -36,6 +36,7 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     blame: BlameCell,
     metrics: Arc<OperatorMetrics>,
     slices: Slices,
+    last: LastSlice,
     lateness: i64,
     aggregate: A,
     store: KeyedStore,
@@ -99,6 +100,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             blame: builder.blame(),
             metrics: builder.metrics(),
             slices,
+            last: LastSlice::none(),
             lateness,
             aggregate,
             on_time,
@@ -442,8 +444,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
             self.ahead.step(&self.store);
             // The end of an earlier run may have fired windows that are open by the record's own watermark: then it is late for them.
             let watermark = stamp.watermark.max(self.reached.watermark);
-            let slice = self.slices.slice_of(stamp.time);
-            let first_end = self.slices.first_end(slice);
+            let (slice, first_end) = self.last.of(&self.slices, stamp.time);
             if watermark < first_end {
                 self.add((slice.millis(), first_end.millis()), &record)
             } else {

@@ -41,6 +41,33 @@ impl<K: Key, V: StateValue + Sync> WindowedStream<K, V> {
     ) -> Stream<Windowed<K, Vec<V>>> {
         self.aggregate(TopN::new(n, score))
     }
+
+    /// As [`WindowedStream::top_n`], and every record that has the same score as the n-th (`FETCH FIRST n ROWS WITH TIES` of SQL): `1` gives all
+    /// records with the greatest score. As many as tie are kept, so the score should tell records apart.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// let at = Timestamp::from_millis;
+    /// testing::check(|it| {
+    ///     let (bids, stream) = it.input::<(u32, u32)>();
+    ///     let highest = stream.key_by(|_| ()).window(Windows::tumbling(millis(10))).top_n_with_ties(1, |(_, bid)| *bid);
+    ///     let rows = it.output(highest.map(|row| row.value));
+    ///     [(1, 5), (2, 9), (3, 7), (4, 9)].into_iter().for_each(|bid| it.push(&bids, at(3), bid));
+    ///     it.end(&bids);
+    ///     it.expect(&rows, [vec![(2, 9), (4, 9)]]);
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// If `n` is zero.
+    pub fn top_n_with_ties<S: Ord>(
+        self,
+        n: usize,
+        score: impl Fn(&V) -> S + Clone + Send + Sync + 'static,
+    ) -> Stream<Windowed<K, Vec<V>>> {
+        self.aggregate(TopN::new(n, score).with_ties())
+    }
 }
 
 impl<K: Key, R: StateValue> Stream<Windowed<K, R>> {
@@ -118,17 +145,22 @@ fn encoded<V: StateValue>(value: &V) -> Vec<u8> {
     bytes
 }
 
-/// The aggregate: the first `n` in order.
+/// The aggregate: the first `n` in order, and those with the score of the n-th where ties count.
 #[derive(Clone)]
 pub(super) struct TopN<F> {
     n: usize,
+    ties: bool,
     ranking: Ranking<F>,
 }
 
 impl<F> TopN<F> {
     pub(super) fn new(n: usize, score: F) -> Self {
         assert!(n > 0, "the top 0 of records are none");
-        TopN { n, ranking: Ranking(score) }
+        TopN { n, ties: false, ranking: Ranking(score) }
+    }
+
+    fn with_ties(self) -> Self {
+        TopN { ties: true, ..self }
     }
 
     /// Adds a row that is cloned only if it is among the first `n`.
@@ -136,10 +168,30 @@ impl<F> TopN<F> {
     where
         F: Fn(&V) -> S,
     {
+        if self.ties {
+            return self.insert_with_ties(rows, row);
+        }
         let place = self.ranking.place(rows, row);
         if place < self.n {
             rows.truncate(self.n - 1);
             rows.insert(place, row.clone());
+        }
+    }
+
+    fn insert_with_ties<V: StateValue, S: Ord>(&self, rows: &mut Vec<V>, row: &V)
+    where
+        F: Fn(&V) -> S,
+    {
+        let score = &self.ranking.0;
+        // Most rows have not the score that it takes, which is known before any order among equals is.
+        if rows.get(self.n - 1).is_some_and(|last| score(row) < score(last)) {
+            return;
+        }
+        let place = self.ranking.place(rows, row);
+        rows.insert(place, row.clone());
+        let last = score(&rows[self.n.min(rows.len()) - 1]);
+        while rows.len() > self.n && score(&rows[rows.len() - 1]) < last {
+            rows.pop();
         }
     }
 }

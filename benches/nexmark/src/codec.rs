@@ -1,0 +1,212 @@
+//! Events as records of the embedded log: fields one after the other, numbers in eight bytes, strings behind their length.
+//!
+//! Decoding a [`Full`] event copies every string into it; decoding a [`Lean`] one of the same record passes the strings over.
+
+use crate::event::{
+    Auction, AuctionStrings, Bid, BidStrings, City, Event, Full, Lean, Name, Person, PersonStrings, State,
+};
+use crate::generator::Generator;
+use crate::inline::Inline;
+use crate::source::BLOCK;
+use rivermark::connectors::format::Format;
+use rivermark::log::{Log, RecordBatch, TopicOptions};
+use rivermark::{BoxError, Timestamp};
+
+/// The topic that has the events.
+pub const TOPIC: &str = "nexmark-events";
+
+/// The bytes of events.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct EventFormat;
+
+const PERSON: u8 = b'P';
+const AUCTION: u8 = b'A';
+const BID: u8 = b'B';
+
+impl Format<Full> for EventFormat {
+    fn encode(&self, event: &Full, bytes: &mut Vec<u8>) -> Result<(), BoxError> {
+        let mut to = To(bytes);
+        match event {
+            Full::Person(p, s) => {
+                to.tag(PERSON);
+                to.numbers([p.id, p.date_time.millis() as u64]);
+                to.strings([p.name.as_bytes(), p.city.as_bytes(), p.state.as_bytes()]);
+                to.strings([s.email_address.as_bytes(), s.credit_card.as_bytes(), s.extra.as_bytes()]);
+            }
+            Full::Auction(a, s) => {
+                to.tag(AUCTION);
+                to.numbers([a.id, a.initial_bid, a.reserve, a.date_time.millis() as u64]);
+                to.numbers([a.expires.millis() as u64, a.seller, a.category]);
+                to.strings([s.item_name.as_bytes(), s.description.as_bytes(), s.extra.as_bytes()]);
+            }
+            Full::Bid(b, s) => {
+                to.tag(BID);
+                to.numbers([b.auction, b.bidder, b.price, b.date_time.millis() as u64, b.number]);
+                to.strings([s.channel.as_bytes(), s.url.as_bytes(), s.extra.as_bytes()]);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn decode(&self, bytes: &[u8]) -> Result<Full, BoxError> {
+        decode(bytes)
+    }
+}
+
+impl Format<Lean> for EventFormat {
+    /// # Errors
+    /// Always: records have strings, which a lean event lacks.
+    fn encode(&self, _event: &Lean, _bytes: &mut Vec<u8>) -> Result<(), BoxError> {
+        Err("a lean event has not the strings of a record: write full ones".into())
+    }
+
+    #[inline]
+    fn decode(&self, bytes: &[u8]) -> Result<Lean, BoxError> {
+        decode(bytes)
+    }
+}
+
+/// Strings are read only where the event's form has them.
+#[inline]
+fn decode<E: Event>(bytes: &[u8]) -> Result<E, BoxError> {
+    let (tag, rest) = bytes.split_first().ok_or("an event of no bytes")?;
+    let mut from = From(rest);
+    // The strings are read after the numbers, by the event's form: what is wrong with them is told afterwards.
+    let mut wrong = Ok(());
+    let event = match *tag {
+        PERSON => {
+            let [id, date_time] = from.numbers()?;
+            let (name, city, state): (Name, City, State) = (from.string()?, from.string()?, from.string()?);
+            let person = Person { id, date_time: time(date_time), name, city, state };
+            E::of_person(person, || PersonStrings {
+                email_address: from.string_or(&mut wrong),
+                credit_card: from.string_or(&mut wrong),
+                extra: from.string_or(&mut wrong),
+            })
+        }
+        AUCTION => {
+            let [id, initial_bid, reserve, date_time, expires, seller, category] = from.numbers()?;
+            let (date_time, expires) = (time(date_time), time(expires));
+            let auction = Auction { id, initial_bid, reserve, date_time, expires, seller, category };
+            E::of_auction(auction, || AuctionStrings {
+                item_name: from.string_or(&mut wrong),
+                description: from.string_or(&mut wrong),
+                extra: from.string_or(&mut wrong),
+            })
+        }
+        BID => {
+            let [auction, bidder, price, date_time, number] = from.numbers()?;
+            let bid = Bid { auction, bidder, price, date_time: time(date_time), number };
+            E::of_bid(bid, || BidStrings {
+                channel: from.string_or(&mut wrong),
+                url: from.string_or(&mut wrong),
+                extra: from.string_or(&mut wrong),
+            })
+        }
+        other => return Err(format!("an event begins with P, A or B, not with byte {other}").into()),
+    };
+    wrong.map(|()| event)
+}
+
+fn time(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis as i64)
+}
+
+struct To<'a>(&'a mut Vec<u8>);
+
+impl To<'_> {
+    fn tag(&mut self, tag: u8) {
+        self.0.push(tag);
+    }
+
+    fn numbers<const N: usize>(&mut self, numbers: [u64; N]) {
+        self.0.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+    }
+
+    fn strings<const N: usize>(&mut self, strings: [&[u8]; N]) {
+        for string in strings {
+            self.0.push(string.len() as u8);
+            self.0.extend_from_slice(string);
+        }
+    }
+}
+
+struct From<'a>(&'a [u8]);
+
+impl From<'_> {
+    #[inline]
+    fn numbers<const N: usize>(&mut self) -> Result<[u64; N], BoxError> {
+        let (numbers, rest) = self.0.split_at_checked(8 * N).ok_or("an event ends within its numbers")?;
+        self.0 = rest;
+        let number =
+            |at: usize| u64::from_le_bytes(numbers[8 * at..8 * at + 8].try_into().expect("eight bytes"));
+        Ok(std::array::from_fn(number))
+    }
+
+    #[inline]
+    fn string<const N: usize>(&mut self) -> Result<Inline<N>, BoxError> {
+        let (length, rest) = self.0.split_first().ok_or("an event ends before a string")?;
+        let length = usize::from(*length);
+        let string = Inline::of_prefix(rest, length);
+        let string =
+            string.ok_or_else(|| format!("there is no string of {length} bytes, or not of {N} or fewer"))?;
+        self.0 = &rest[length..];
+        Ok(string)
+    }
+
+    /// The string, or the empty one, and what was wrong.
+    #[inline]
+    fn string_or<const N: usize>(&mut self, wrong: &mut Result<(), BoxError>) -> Inline<N> {
+        self.string().unwrap_or_else(|error| {
+            *wrong = Err(error);
+            Inline::EMPTY
+        })
+    }
+}
+
+/// Writes the first `events` events to [`TOPIC`], which must not be there, in as many partitions as there are workers to read them: the same
+/// ones as [`Events`](crate::source::Events) has.
+///
+/// # Errors
+/// Of the log.
+pub fn write(log: &Log, generator: Generator, events: u64, partitions: u32) -> Result<(), BoxError> {
+    let topic = log.create_topic(TOPIC, TopicOptions::new(partitions))?;
+    let mut batch = RecordBatch::new();
+    for block in 0..events.div_ceil(BLOCK) {
+        for n in block * BLOCK..events.min((block + 1) * BLOCK) {
+            let event: Full = generator.event(n);
+            batch.push_with(None, event.date_time().millis(), |bytes| EventFormat.encode(&event, bytes))?;
+        }
+        topic.append((block % u64::from(partitions)) as u32, &mut batch)?;
+    }
+    topic.sync()?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_comes_back_and_a_lean_one_leaves_the_strings_out() {
+        let generator = Generator::default();
+        for n in 0..1000 {
+            let (mut bytes, event) = (Vec::new(), generator.event::<Full>(n));
+            EventFormat.encode(&event, &mut bytes).unwrap();
+            let full: Full = EventFormat.decode(&bytes).unwrap();
+            let lean: Lean = EventFormat.decode(&bytes).unwrap();
+            assert_eq!((full, lean), (event, generator.event(n)));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_event() {
+        let (mut bytes, event) = (Vec::new(), Generator::default().event::<Full>(4));
+        EventFormat.encode(&event, &mut bytes).unwrap();
+        for length in 0..bytes.len() {
+            assert!(Format::<Full>::decode(&EventFormat, &bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+}
