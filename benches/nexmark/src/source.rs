@@ -19,6 +19,7 @@ pub struct Events<E> {
     events: u64,
     partitions: u32,
     allowed: Option<Arc<AtomicU64>>,
+    at_most: usize,
     form: PhantomData<fn() -> E>,
 }
 
@@ -29,12 +30,18 @@ impl<E> Events<E> {
     /// Without a partition.
     pub fn new(generator: Generator, events: u64, partitions: u32) -> Self {
         assert!(partitions > 0, "events without a partition");
-        Events { generator, events, partitions, allowed: None, form: PhantomData }
+        Events { generator, events, partitions, allowed: None, at_most: usize::MAX, form: PhantomData }
     }
 
     /// Gives no event whose number is not below `allowed`, which may rise: for tests that stop a job at a certain place.
     pub fn allowed(mut self, allowed: Arc<AtomicU64>) -> Self {
         self.allowed = Some(allowed);
+        self
+    }
+
+    /// Gives at most so many events at once: for tests that want many steps.
+    pub fn at_most(mut self, events: usize) -> Self {
+        self.at_most = events.max(1);
         self
     }
 }
@@ -63,6 +70,7 @@ impl<E: Event> Source for Events<E> {
             end: self.events,
             skip: u64::from(self.partitions - 1) * BLOCK,
             allowed: self.allowed.clone(),
+            at_most: self.at_most,
             form: PhantomData,
         })
     }
@@ -76,13 +84,15 @@ pub struct EventsReader<E> {
     /// How many events lie between two blocks.
     skip: u64,
     allowed: Option<Arc<AtomicU64>>,
+    at_most: usize,
     form: PhantomData<fn() -> E>,
 }
 
 impl<E: Event> SourceReader<E> for EventsReader<E> {
     fn poll(&mut self, max: usize, records: &mut Records<'_, E>) -> Result<Polled, BoxError> {
         let allowed = self.allowed.as_ref().map_or(self.end, |allowed| allowed.load(Ordering::Relaxed));
-        let mut left = max as u64;
+        let max = max.min(self.at_most) as u64;
+        let mut left = max;
         while left > 0 && self.next < self.end.min(allowed) {
             let block_end = (self.next / BLOCK + 1) * BLOCK;
             let to = block_end.min(self.end).min(allowed).min(self.next + left);
@@ -94,7 +104,7 @@ impl<E: Event> SourceReader<E> for EventsReader<E> {
         }
         Ok(match () {
             () if self.next >= self.end => Polled::Ended,
-            () if left < max as u64 => Polled::Ready,
+            () if left < max => Polled::Ready,
             () => Polled::Pending,
         })
     }
