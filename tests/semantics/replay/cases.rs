@@ -136,6 +136,9 @@ pub const CASES: &[Case] = &[
     case("top-n of windows", &["WindowedStream::top_n"], |it| {
         it.show(tumbling(it).top_n(3, |record| record.2))
     }),
+    case("top-n of windows, with ties", &["WindowedStream::top_n_with_ties"], |it| {
+        it.show(tumbling(it).top_n_with_ties(2, |record| record.2 / 4));
+    }),
     case("top-n of windows' rows", &["Stream::top_n"], |it| {
         let sums = keyed(it, 0).window(Windows::tumbling(millis(20))).sum(|record| record.2);
         it.show(sums.top_n(2, |_, sum| *sum));
