@@ -37,16 +37,19 @@ pub(crate) fn problems(plan: &Plan, key_groups: u16, manifest: &Manifest, found:
 
 /// The sources of the manifest that the flow neither has nor drops.
 fn unread<'m>(plan: &Plan, manifest: &'m Manifest) -> Vec<&'m str> {
-    let kept = manifest.sources.keys().filter(|name| !plan.drops_source(name));
-    kept.map(String::as_str).filter(|name| !plan.nodes().iter().any(|node| *node.name == **name)).collect()
+    absent(plan, manifest.sources.keys().filter(|name| !plan.drops_source(name)))
 }
 
 /// The operators and sinks of the manifest that the flow neither has nor drops.
 fn gone<'m>(plan: &Plan, manifest: &'m Manifest) -> Vec<&'m str> {
-    let names: HashSet<&str> = plan.nodes().iter().map(|node| &*node.name).collect();
     let operators = manifest.operators.keys().filter(|name| !plan.drops_operator(name));
-    let kept = operators.chain(manifest.sinks.keys());
-    kept.map(String::as_str).filter(|name| !names.contains(name)).collect()
+    absent(plan, operators.chain(manifest.sinks.keys()))
+}
+
+/// The names that no node of the flow has.
+fn absent<'m>(plan: &Plan, names: impl Iterator<Item = &'m String>) -> Vec<&'m str> {
+    let known: HashSet<&str> = plan.nodes().iter().map(|node| &*node.name).collect();
+    names.map(String::as_str).filter(|name| !known.contains(name)).collect()
 }
 
 /// Whether it is certain which state belongs to which operator. A name that the user has not given has a number, which is another one as

@@ -105,7 +105,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
     /// });
     /// ```
     pub fn in_event_time_order(self) -> Self {
-        self.ordered(None, |_| false)
+        self.in_event_time_order_with_first(None, |_| false)
     }
 
     /// As [`KeyedStream::in_event_time_order`], with the late records as a side output: `|late| late.sink(..)`.
@@ -113,7 +113,7 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         self,
         late: impl FnOnce(Stream<Late<K, V>>) + 'static,
     ) -> Self {
-        self.ordered(Some(Box::new(late)), |_| false)
+        self.in_event_time_order_with_first(Some(Box::new(late)), |_| false)
     }
 
     /// In event-time order, as the user asked for it, or with late records left out.
@@ -121,16 +121,12 @@ impl<K: Key, V: StateValue> KeyedStream<K, V> {
         if self.order.is_some() { self } else { self.in_event_time_order() }
     }
 
-    /// As [`KeyedStream::in_event_time_order`], where some records run before all others of their time.
+    /// As [`KeyedStream::in_event_time_order`], with the late records for `late`, where some records run before all others of their time.
     pub(crate) fn in_event_time_order_with_first(
         self,
         late: Option<UseLate<K, V>>,
         is_first: fn(&V) -> bool,
     ) -> Self {
-        self.ordered(late, is_first)
-    }
-
-    fn ordered(self, late: Option<UseLate<K, V>>, is_first: fn(&V) -> bool) -> Self {
         let open = move |store: &mut KeyedStore| -> Result<Box<dyn Waiting<K, V>>, StateError> {
             Ok(Box::new(ByTime::<K, V> { table: store.waiting_table("in event-time order", is_first)? }))
         };

@@ -410,12 +410,8 @@ fn for_each_row<K: Key, V: StateValue>(
     let mut places: Vec<usize> = (0..entries.len()).collect();
     let named = |place: &usize| (entries[*place].waiter.time, entries[*place].waiter.hash);
     places.sort_by_key(named);
-    let runs: Vec<usize> = places.chunk_by(|a, b| named(a) == named(b)).map(<[usize]>::len).collect();
     let (mut row, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rest = places.as_mut_slice();
-    for length in runs {
-        let (run, behind) = rest.split_at_mut(length);
-        rest = behind;
+    for run in places.chunk_by(|a, b| named(a) == named(b)) {
         let mut run = run.to_vec();
         while let Some(&one) = run.first() {
             // Those of another key with this hash have their turn after.
@@ -438,9 +434,10 @@ fn for_each_row<K: Key, V: StateValue>(
             let waiters = same.iter().map(|place| &entries[*place].waiter);
             append(waiters, &mut value).map_err(|error| scope.codec_error(error))?;
             visit(cold, &row, &value, is_dirty)?;
-            same.iter().for_each(|place| entries[*place].is_dirty = false);
         }
     }
+    // What was left out had nothing new.
+    entries.iter_mut().for_each(|entry| entry.is_dirty = false);
     page.is_dirty = false;
     Ok(())
 }
