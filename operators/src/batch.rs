@@ -27,6 +27,7 @@ impl Origin {
     /// # Panics
     /// If the offset is above [`Origin::MAX_OFFSET`]: at a million records a second, after nine years of one
     /// partition. A wrong provenance would also be a wrong order, so this stops the job.
+    #[inline]
     pub fn new(partition: u16, offset: u64) -> Origin {
         assert!(
             offset <= Self::MAX_OFFSET,

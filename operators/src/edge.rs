@@ -7,6 +7,7 @@
 use crate::batch::{Batch, Stamp};
 use crate::context::{OperatorMetrics, TaskContext};
 use crate::error::Result;
+use crate::exchange::Router;
 use crate::time::Timestamp;
 use rivermark_checkpoint::Epoch;
 use std::sync::Arc;
@@ -66,6 +67,11 @@ pub trait Operator<In> {
 
     /// Passes on whatever is held back to make batches larger. Called whenever the task is about to have nothing to do.
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()>;
+
+    /// Itself, if it is the sending end of an exchange and nothing else.
+    fn as_router(&mut self) -> Option<&mut Router<In>> {
+        None
+    }
 }
 
 /// Full batches that a watermark brings about before other work has its turn: some tens of milliseconds.
@@ -197,6 +203,22 @@ impl<T> Output<T> {
     /// How many records a watermark may bring about before other work of the worker has its turn.
     pub(crate) fn in_one_go(&self) -> usize {
         BATCHES_IN_ONE_GO * self.capacity
+    }
+
+    /// The exchange's sending end, where it alone consumes this edge: whoever makes records one by one may give them to it without a batch
+    /// in between, and says with [`Output::count`] how many. What was buffered here must have been sent.
+    #[inline]
+    pub(crate) fn router(&mut self) -> Option<&mut Router<T>> {
+        assert!(!self.ended, "records after the end of a stream");
+        let [(consumer, _)] = &mut self.consumers[..] else { return None };
+        consumer.as_router()
+    }
+
+    /// Counts records that passed by the buffer.
+    pub(crate) fn count(&mut self, records: usize) {
+        self.metrics.add_out(records);
+        self.sent += records as u64;
+        self.consumers.iter().for_each(|(_, metrics)| metrics.add_in(records));
     }
 
     /// Passes on what was buffered and asks the consumers to do the same.

@@ -1,7 +1,8 @@
 //! The exchange: moves each record to the worker that owns its key.
 //!
-//! 1. The `Router` of the sending worker sorts a batch's records into one buffer a receiver, by the key group of a hash that was
-//!    computed once and travels with the record. Records are moved, never cloned.
+//! 1. The `Router` of the sending worker sorts records into one buffer a receiver, by the key group of a hash that was computed once and
+//!    travels with the record. Records are moved, never cloned; where they are given their keys just before, they come one by one and lie in
+//!    no batch in between.
 //! 2. A full buffer goes out at once; the others when the task is flushed. A watermark waits with them, so that time passes
 //!    once a flush instead of once a batch, and never before the records it covers.
 //! 3. The transport (the engine's channels, or a local queue where sender and receiver are the same worker) carries boxed batches
@@ -116,7 +117,9 @@ pub(crate) fn build_pair<K, V, C, S>(
 }
 
 /// The sending end of an exchange.
-pub(crate) struct Router<T> {
+///
+/// Public in name only: the trait [`Operator`] speaks of it, and what it can do is the crate's.
+pub struct Router<T> {
     exchange: ExchangeId,
     hash: fn(&T) -> u64,
     groups: u16,
@@ -144,16 +147,18 @@ impl<T: Send + 'static> Router<T> {
         Router { exchange, hash, groups, owners, buffers, pool, watermark: None }
     }
 
-    /// Takes one record; it goes out when its buffer is full, or with [`Operator::flush`].
-    #[inline]
-    pub(crate) fn push(&mut self, stamp: Stamp, record: T, cx: &mut TaskContext<'_>) {
-        let to = owner_of((self.hash)(&record), self.groups, &self.owners);
-        self.buffers[to].push(stamp, record);
-        if self.buffers[to].len() >= Batch::<T>::CAPACITY {
+    /// Takes one record, with its hash; it goes out when its buffer is full, or with [`Operator::flush`].
+    #[inline(always)]
+    pub(crate) fn push(&mut self, hash: u64, stamp: Stamp, record: T, cx: &mut TaskContext<'_>) {
+        let to = owner_of(hash, self.groups, &self.owners);
+        let buffer = &mut self.buffers[to];
+        buffer.push(stamp, record);
+        if buffer.len() >= Batch::<T>::CAPACITY {
             self.send(to, cx);
         }
     }
 
+    #[inline(never)]
     fn send(&mut self, to: usize, cx: &mut TaskContext<'_>) {
         if self.buffers[to].is_empty() {
             return;
@@ -226,6 +231,10 @@ impl<T: Send + 'static> Operator<T> for Router<T> {
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.send_all(cx);
         Ok(())
+    }
+
+    fn as_router(&mut self) -> Option<&mut Router<T>> {
+        Some(self)
     }
 }
 

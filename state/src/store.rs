@@ -347,7 +347,7 @@ impl KeyedStore {
         self.resolve(handle.name(), |store| store.map_table(handle))
     }
 
-    #[inline]
+    #[inline(always)]
     fn resolve<T: 'static>(
         &mut self,
         name: &'static str,

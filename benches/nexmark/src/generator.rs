@@ -99,6 +99,18 @@ impl Generator {
         }
     }
 
+    /// Gives event `n` to `take`: [`event`](Self::event) for a caller who keeps it. Each kind has its own way there, so that its fields are
+    /// written where they are kept, and nowhere before that.
+    #[inline(always)]
+    pub fn give<E: Event>(&self, n: u64, mut take: impl FnMut(E)) {
+        let draws = Draws(mix(self.seed.wrapping_add(n)));
+        match n % EPOCH {
+            0 => take(self.person(n, draws)),
+            1..=3 => take(self.auction(n, draws)),
+            _ => take(self.bid(n, draws)),
+        }
+    }
+
     #[inline]
     fn time(&self, n: u64, draws: Draws) -> Timestamp {
         // A division by a constant is a multiplication, so those of the specification are spelled out.
@@ -151,7 +163,7 @@ impl Generator {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn bid<E: Event>(&self, n: u64, draws: Draws) -> E {
         let epoch = n / EPOCH;
         // The remainder by 100 << e, without a division by a variable: the low e bits stay, those above go by 100.

@@ -97,7 +97,7 @@ impl<E: Event> SourceReader<E> for EventsReader<E> {
             let block_end = (self.next / BLOCK + 1) * BLOCK;
             let to = block_end.min(self.end).min(allowed).min(self.next + left);
             for n in self.next..to {
-                records.push(n, Timestamp::MIN, self.generator.event(n));
+                self.generator.give(n, |event| records.push(n, Timestamp::MIN, event));
             }
             left -= to - self.next;
             self.next = if to == block_end { to + self.skip } else { to };

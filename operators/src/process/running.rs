@@ -209,6 +209,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
     }
 
     /// Calls the function on a record at the operator's watermark.
+    #[inline(always)]
     fn run<V>(
         &mut self,
         stamp: &Stamp,

@@ -174,6 +174,16 @@ impl<'a, K: Key, T: StateValue> ListState<'a, K, T> {
         Ok(self.table?.append(self.hash, self.key, element)?)
     }
 
+    /// Removes all elements and answers them, in the order in which they were added. Where there is none, it costs a look-up.
+    pub fn take(self) -> Result<Vec<T>, BoxError> {
+        let table = self.table?;
+        let elements = table.get(self.hash, self.key)?.to_vec();
+        if !elements.is_empty() {
+            table.clear(self.hash, self.key)?;
+        }
+        Ok(elements)
+    }
+
     /// Removes all elements.
     pub fn clear(self) -> Result<(), BoxError> {
         self.table?.clear(self.hash, self.key)?;

@@ -1,4 +1,4 @@
-//! `key_by`: gives each record a key, by which everything downstream is told apart.
+//! `key_by`, `into_keyed`: give each record a key, by which everything downstream is told apart.
 
 use super::Stream;
 use crate::batch::Batch;
@@ -41,6 +41,38 @@ impl<V: Send + 'static> Stream<V> {
         });
         KeyedStream { keyed, order: None }
     }
+
+    /// Replaces each record by the key and the value that `pair` makes of it, where it makes something: `filter_map` and [`key_by`](Self::key_by) in
+    /// one pass, and what is the key need not be in the value again. The pair has the record's time and provenance.
+    ///
+    /// ```
+    /// use rivermark_operators::{Timestamp, Windows, millis, testing};
+    ///
+    /// testing::check(|it| {
+    ///     let (lines, stream) = it.input::<&str>();
+    ///     let settings = stream.into_keyed(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value)));
+    ///     let counts = settings.window(Windows::tumbling(millis(10))).count();
+    ///     let rows = it.output(counts.map(|row| (row.key, row.value)));
+    ///     ["a=1", "# no pair", "b=2", "a=3"].into_iter().for_each(|line| it.push(&lines, Timestamp::from_millis(3), line));
+    ///     it.end(&lines);
+    ///     let mut rows = it.take(&rows);
+    ///     rows.sort();
+    ///     assert_eq!(rows, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+    /// });
+    /// ```
+    pub fn into_keyed<K: Key, U: Send + 'static>(
+        self,
+        pair: impl Fn(V) -> Option<(K, U)> + Clone + Send + Sync + 'static,
+    ) -> KeyedStream<K, U> {
+        let spec = NodeSpec::new("into_keyed", NodeKind::Transform, vec![], 1);
+        let keyed = self.then(spec, move |builder, port| {
+            let out = builder.output::<Keyed<K, U>>(port);
+            let (name, blame) = (builder.name(), builder.blame());
+            builder.attach(0, Pairing { name, blame, pair: pair.clone(), out });
+            Ok(())
+        });
+        KeyedStream { keyed, order: None }
+    }
 }
 
 /// A stream whose records have a key. The records are still where they were read; what needs them by key moves them.
@@ -69,13 +101,73 @@ struct Keying<F, K, V> {
     out: Output<Keyed<K, V>>,
 }
 
-impl<K: Key, V, F: Fn(&V) -> K> Operator<V> for Keying<F, K, V> {
+/// A key and a value, with the key's hash.
+#[inline]
+fn keyed<K: Key, V>(key: K, value: V) -> Keyed<K, V> {
+    Keyed { hash: hash_key(&key), key, value }
+}
+
+impl<K: Key, V: Send + 'static, F: Fn(&V) -> K> Operator<V> for Keying<F, K, V> {
     fn on_batch(&mut self, batch: &mut Batch<V>, cx: &mut TaskContext<'_>) -> Result<()> {
         let mut watch = self.blame.watch(&self.name);
+        let records = batch.len();
+        if let Some(router) = self.out.router() {
+            batch.try_drain(|stamp, value| {
+                watch.at(stamp);
+                let record = keyed((self.key)(&value), value);
+                router.push(record.hash, *stamp, record, cx);
+                Ok(())
+            })?;
+            self.out.count(records);
+            return Ok(());
+        }
         batch.try_drain(|stamp, value| {
             watch.at(stamp);
-            let key = (self.key)(&value);
-            self.out.push(*stamp, Keyed { hash: hash_key(&key), key, value });
+            self.out.push(*stamp, keyed((self.key)(&value), value));
+            Ok(())
+        })?;
+        drop(watch);
+        self.out.send(cx)
+    }
+
+    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.out.signal(signal, cx)
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
+        self.out.flush(cx)
+    }
+}
+
+struct Pairing<F, K, V> {
+    name: Arc<str>,
+    blame: BlameCell,
+    pair: F,
+    out: Output<Keyed<K, V>>,
+}
+
+impl<T, K: Key, V: Send + 'static, F: Fn(T) -> Option<(K, V)>> Operator<T> for Pairing<F, K, V> {
+    fn on_batch(&mut self, batch: &mut Batch<T>, cx: &mut TaskContext<'_>) -> Result<()> {
+        let mut watch = self.blame.watch(&self.name);
+        if let Some(router) = self.out.router() {
+            let mut pairs = 0;
+            batch.try_drain(|stamp, value| {
+                watch.at(stamp);
+                if let Some((key, value)) = (self.pair)(value) {
+                    pairs += 1;
+                    let record = keyed(key, value);
+                    router.push(record.hash, *stamp, record, cx);
+                }
+                Ok(())
+            })?;
+            self.out.count(pairs);
+            return Ok(());
+        }
+        batch.try_drain(|stamp, value| {
+            watch.at(stamp);
+            if let Some((key, value)) = (self.pair)(value) {
+                self.out.push(*stamp, keyed(key, value));
+            }
             Ok(())
         })?;
         drop(watch);

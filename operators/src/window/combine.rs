@@ -162,7 +162,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
             watch.at(stamp);
             let (slice, first_end) = self.last.of(&self.slices, stamp.time);
             if stamp.watermark.max(self.floor) >= first_end {
-                self.records.push(*stamp, record, cx);
+                self.records.push(record.hash, *stamp, record, cx);
                 return Ok(());
             }
             self.worth.records += 1;
@@ -202,7 +202,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Combining<K, V, A> {
     fn empty(&mut self, cx: &mut TaskContext<'_>) {
         self.worth.emptied(self.table.len());
         for Slot { hash, key, stamp, combined } in self.table.drain() {
-            self.combined.push(stamp, Keyed { hash, key, value: combined }, cx);
+            self.combined.push(hash, stamp, Keyed { hash, key, value: combined }, cx);
         }
     }
 

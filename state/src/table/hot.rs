@@ -176,11 +176,13 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
             let bucket = self.first_bucket.wrapping_sub(index.wrapping_mul(size));
             prefetch_line(bucket);
             prefetch_line(bucket.wrapping_sub(size));
+            // An entry seldom lies in one line.
+            prefetch_line(bucket.wrapping_add(size - 1));
         }
     }
 
     /// The value of `key` for reading, if it is in memory.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self, hash: u64, key: &K) -> Option<&V> {
         let entry = self.live.find_mut(hash, |entry| entry.key == *key)?;
         if !entry.has(REFERENCED) {
@@ -200,7 +202,7 @@ impl<K: Key, V: StateValue> HotMap<K, V> {
     }
 
     /// The value of `key` for writing, if it is in memory: marks it dirty. The path of nearly every record.
-    #[inline]
+    #[inline(always)]
     pub fn update(&mut self, scope: &mut Scope, hash: u64, key: &K) -> Option<&mut V> {
         let buckets = self.live.num_buckets();
         let entry = self.live.find_mut(hash, |entry| entry.key == *key)?;

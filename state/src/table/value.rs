@@ -35,7 +35,7 @@ impl<K: Key, V: StateValue> ValueTable<K, V> {
     ///
     /// # Errors
     /// When its row cannot be read or decoded.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, hash: u64, key: &K) -> Result<Option<&V>> {
         if let Some(value) = self.map.peek(hash, key) {
             // SAFETY: as in `upsert`: the borrow that made `value` is the one returned.

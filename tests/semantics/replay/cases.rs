@@ -119,6 +119,10 @@ pub const CASES: &[Case] = &[
             it.show(tumbling(it).count());
         },
     ),
+    case("into_keyed", &["Stream::into_keyed"], |it| {
+        let pairs = it.timed(0).into_keyed(|record| (record.2 % 3 != 0).then_some((record.0, record.2)));
+        it.show(pairs.window(Windows::tumbling(millis(20))).sum(|value| *value));
+    }),
     case("sum", &["WindowedStream::sum"], |it| it.show(tumbling(it).sum(|record| record.2))),
     case("min", &["WindowedStream::min"], |it| it.show(tumbling(it).min(|record| record.2))),
     case("max", &["WindowedStream::max"], |it| it.show(tumbling(it).max(|record| record.2))),

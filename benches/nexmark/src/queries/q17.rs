@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The auction, the day, and bids, lowest, highest and total price.
 pub fn prices_of_days<E: Event>(events: Stream<E>) -> Stream<(u64, u64, u64, u64, u64, u64)> {
     events
-        .filter_map(|event| event.bid().map(|bid| (bid.auction, bid.price)))
-        .key_by(|(auction, _)| *auction)
+        .into_keyed(|event| event.bid().map(|bid| (bid.auction, bid.price)))
         .window(Windows::tumbling(days(1)))
         .aggregate(Statistics)
         .map(|row| {
@@ -30,7 +29,7 @@ struct Prices {
 #[derive(Clone)]
 struct Statistics;
 
-impl Aggregate<(u64, u64)> for Statistics {
+impl Aggregate<u64> for Statistics {
     type Acc = Prices;
     type Out = Prices;
 
@@ -38,7 +37,7 @@ impl Aggregate<(u64, u64)> for Statistics {
         Prices { bids: 0, min: u64::MAX, max: 0, sum: 0 }
     }
 
-    fn add(&self, prices: &mut Prices, (_, price): &(u64, u64)) {
+    fn add(&self, prices: &mut Prices, price: &u64) {
         self.merge(prices, &Prices { bids: 1, min: *price, max: *price, sum: *price });
     }
 

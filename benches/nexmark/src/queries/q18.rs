@@ -1,11 +1,26 @@
 //! q18: the newest bid of each bidder on each auction; a row for each bid that is newer than those before it.
 
-use crate::event::{Bid, Event};
+use crate::event::{self, Event};
 use rivermark::{BoxError, Context, ProcessFunction, Stream, Timestamp, Value};
 
 /// Auction, bidder, price and time of the bid.
 pub fn newest_bids<E: Event>(events: Stream<E>) -> Stream<(u64, u64, u64, Timestamp)> {
-    events.filter_map(|event| event.bid().copied()).key_by(|bid| (bid.bidder, bid.auction)).process(NewestBid)
+    events
+        .into_keyed(|event| event.bid().map(|bid| ((bid.bidder, bid.auction), Bid::of(bid))))
+        .process(NewestBid)
+}
+
+/// What is told apart by bidder and auction.
+struct Bid {
+    time: Timestamp,
+    number: u64,
+    price: u64,
+}
+
+impl Bid {
+    fn of(bid: &event::Bid) -> Bid {
+        Bid { time: bid.date_time, number: bid.number, price: bid.price }
+    }
 }
 
 /// Time and number of the newest bid.
@@ -19,11 +34,11 @@ impl ProcessFunction<(u64, u64), Bid> for NewestBid {
 
     fn on_record(
         &mut self,
-        _key: &(u64, u64),
+        &(bidder, auction): &(u64, u64),
         bid: Bid,
         cx: &mut Context<'_, (u64, u64), Self::Out>,
     ) -> Result<(), BoxError> {
-        let this = (bid.date_time, bid.number);
+        let this = (bid.time, bid.number);
         let is_newest = cx.state(NEWEST).update(
             || this,
             |newest| {
@@ -32,7 +47,7 @@ impl ProcessFunction<(u64, u64), Bid> for NewestBid {
             },
         )?;
         if is_newest {
-            cx.emit((bid.auction, bid.bidder, bid.price, bid.date_time));
+            cx.emit((auction, bidder, bid.price, bid.time));
         }
         Ok(())
     }

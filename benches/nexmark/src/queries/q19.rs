@@ -9,8 +9,7 @@ const RANKS: usize = 10;
 /// Auction, rank, bidder and price.
 pub fn highest_bids_of_auctions<E: Event>(events: Stream<E>) -> Stream<(u64, u64, u64, u64)> {
     events
-        .filter_map(|event| event.bid().map(|bid| (bid.auction, Offer::of(bid))))
-        .key_by(|(auction, _)| *auction)
+        .into_keyed(|event| event.bid().map(|bid| (bid.auction, Offer::of(bid))))
         .process(HighestBids::default())
 }
 
@@ -23,13 +22,13 @@ struct HighestBids {
     changed: Vec<Offer>,
 }
 
-impl ProcessFunction<u64, (u64, Offer)> for HighestBids {
+impl ProcessFunction<u64, Offer> for HighestBids {
     type Out = (u64, u64, u64, u64);
 
     fn on_record(
         &mut self,
         auction: &u64,
-        (_, offer): (u64, Offer),
+        offer: Offer,
         cx: &mut Context<'_, u64, Self::Out>,
     ) -> Result<(), BoxError> {
         let changed = &mut self.changed;

@@ -1,35 +1,28 @@
 //! q20: bids joined with their auction, if it is of one category, whichever comes first, without bounds in time.
 
 use crate::event::Event;
-use rivermark::{BoxError, Context, ProcessFunction, Stream, Value};
+use rivermark::{BoxError, Context, List, ProcessFunction, Stream, Value};
 use serde::{Deserialize, Serialize};
 
-/// The category that is asked for.
-const CATEGORY: u64 = 10;
+/// The category.
+const ASKED_FOR: u64 = 10;
 
 /// Auction, bidder, price and category.
 pub fn bids_with_auctions<E: Event>(events: Stream<E>) -> Stream<(u64, u64, u64, u64)> {
-    events.filter_map(|event| Side::of(&event)).key_by(Side::auction).process(Joining)
+    events.into_keyed(|event| Side::of(&event)).process(Joining)
 }
 
 enum Side {
-    Auction { auction: u64, category: u64 },
-    Bid { auction: u64, bid: BidOf },
+    Auction { category: u64 },
+    Bid(BidOf),
 }
 
 impl Side {
-    fn of<E: Event>(event: &E) -> Option<Side> {
+    /// With the auction.
+    fn of<E: Event>(event: &E) -> Option<(u64, Side)> {
         match event.bid() {
-            Some(bid) => {
-                Some(Side::Bid { auction: bid.auction, bid: BidOf { bidder: bid.bidder, price: bid.price } })
-            }
-            None => event.auction().map(|a| Side::Auction { auction: a.id, category: a.category }),
-        }
-    }
-
-    fn auction(&self) -> u64 {
-        match self {
-            Side::Auction { auction, .. } | Side::Bid { auction, .. } => *auction,
+            Some(bid) => Some((bid.auction, Side::Bid(BidOf { bidder: bid.bidder, price: bid.price }))),
+            None => event.auction().map(|auction| (auction.id, Side::Auction { category: auction.category })),
         }
     }
 }
@@ -40,15 +33,10 @@ struct BidOf {
     price: u64,
 }
 
-/// What is known of an auction.
-#[derive(Clone, Serialize, Deserialize)]
-enum Known {
-    Category(u64),
-    /// Not its category yet, but these bids.
-    Bids(Vec<BidOf>),
-}
-
-const KNOWN: Value<Known> = Value::new("known");
+/// Of the auction.
+const CATEGORY: Value<u64> = Value::new("category");
+/// Bids on an auction that is not known yet.
+const WAITING: List<BidOf> = List::new("waiting");
 
 #[derive(Clone)]
 struct Joining;
@@ -63,29 +51,16 @@ impl ProcessFunction<u64, Side> for Joining {
         cx: &mut Context<'_, u64, Self::Out>,
     ) -> Result<(), BoxError> {
         match side {
-            Side::Bid { bid, .. } => {
-                let category = cx.state(KNOWN).update(
-                    || Known::Bids(Vec::new()),
-                    |known| match known {
-                        Known::Category(category) => Some(*category),
-                        Known::Bids(bids) => {
-                            bids.push(bid);
-                            None
-                        }
-                    },
-                )?;
-                if category == Some(CATEGORY) {
-                    cx.emit((*auction, bid.bidder, bid.price, CATEGORY));
-                }
-            }
-            Side::Auction { category, .. } => {
-                let before = cx.state(KNOWN).update(
-                    || Known::Bids(Vec::new()),
-                    |known| std::mem::replace(known, Known::Category(category)),
-                )?;
-                let Known::Bids(bids) = before else { return Ok(()) };
-                for bid in bids.into_iter().filter(|_| category == CATEGORY) {
-                    cx.emit((*auction, bid.bidder, bid.price, CATEGORY));
+            Side::Bid(bid) => match cx.state(CATEGORY).get()? {
+                Some(ASKED_FOR) => cx.emit((*auction, bid.bidder, bid.price, ASKED_FOR)),
+                Some(_) => {}
+                None => cx.state(WAITING).push(bid)?,
+            },
+            Side::Auction { category } => {
+                cx.state(CATEGORY).set(category)?;
+                let bids = cx.state(WAITING).take()?;
+                for bid in bids.into_iter().filter(|_| category == ASKED_FOR) {
+                    cx.emit((*auction, bid.bidder, bid.price, ASKED_FOR));
                 }
             }
         }

@@ -5,29 +5,23 @@ use rivermark::{BoxError, Context, List, ProcessFunction, Stream, Value};
 
 /// Name, city and state of the seller, and the auction.
 pub fn local_items<E: Event>(events: Stream<E>) -> Stream<(Name, City, State, u64)> {
-    events.filter_map(|event| Side::of(&event)).key_by(Side::seller).process(LocalItems)
+    events.into_keyed(|event| Side::of(&event)).process(LocalItems)
 }
 
 /// What is joined.
 enum Side {
     Seller(Person),
-    Auction { seller: u64, auction: u64 },
+    Auction(u64),
 }
 
 impl Side {
-    fn of<E: Event>(event: &E) -> Option<Side> {
+    /// With the seller's number.
+    fn of<E: Event>(event: &E) -> Option<(u64, Side)> {
         if let Some(auction) = event.auction() {
-            (auction.category == 10).then_some(Side::Auction { seller: auction.seller, auction: auction.id })
+            (auction.category == 10).then_some((auction.seller, Side::Auction(auction.id)))
         } else {
             let near = event.person().filter(|person| ["OR", "ID", "CA"].contains(&person.state.as_str()));
-            near.map(|person| Side::Seller(*person))
-        }
-    }
-
-    fn seller(&self) -> u64 {
-        match self {
-            Side::Seller(person) => person.id,
-            Side::Auction { seller, .. } => *seller,
+            near.map(|person| (person.id, Side::Seller(*person)))
         }
     }
 }
@@ -50,13 +44,12 @@ impl ProcessFunction<u64, Side> for LocalItems {
     ) -> Result<(), BoxError> {
         match side {
             Side::Seller(person) => {
-                for auction in cx.state(WAITING).get()? {
+                for auction in cx.state(WAITING).take()? {
                     cx.emit((person.name, person.city, person.state, auction));
                 }
-                cx.state(WAITING).clear()?;
                 cx.state(SELLER).set(person)
             }
-            Side::Auction { auction, .. } => match cx.state(SELLER).get()? {
+            Side::Auction(auction) => match cx.state(SELLER).get()? {
                 Some(person) => {
                     cx.emit((person.name, person.city, person.state, auction));
                     Ok(())

@@ -6,8 +6,7 @@ use rivermark::{Stream, Timestamp, Windows, secs};
 /// The window's start, the auction, and its bids.
 pub fn hot_items<E: Event>(events: Stream<E>) -> Stream<(Timestamp, u64, u64)> {
     events
-        .filter_map(|event| event.bid().map(|bid| bid.auction))
-        .key_by(|auction| *auction)
+        .into_keyed(|event| event.bid().map(|bid| (bid.auction, ())))
         .window(Windows::sliding(secs(10), secs(2)))
         .count()
         // One window ends every two seconds, so the rows of one are together here.

@@ -6,8 +6,7 @@ use rivermark::{Stream, Timestamp, Windows, secs};
 /// The window's start, and auction, bidder and price of the bid.
 pub fn highest_bids<E: Event>(events: Stream<E>) -> Stream<(Timestamp, u64, u64, u64)> {
     events
-        .filter_map(|event| event.bid().map(|bid| (bid.auction, bid.bidder, bid.price)))
-        .key_by(|_| ())
+        .into_keyed(|event| event.bid().map(|bid| ((), (bid.auction, bid.bidder, bid.price))))
         .window(Windows::tumbling(secs(10)))
         .top_n_with_ties(1, |(.., price)| *price)
         .flat_map(|highest| highest.value.into_iter().map(move |bid| (highest.window.start, bid)))

@@ -7,14 +7,13 @@ use serde::{Deserialize, Serialize};
 /// The window's start, the person, and their name.
 pub fn new_sellers<E: Event>(events: Stream<E>) -> Stream<(Timestamp, u64, Name)> {
     events
-        .filter_map(|event| match (event.person(), event.auction()) {
+        .into_keyed(|event| match (event.person(), event.auction()) {
             (Some(person), _) => Some((person.id, Did { register: Some(person.name), sell: false })),
             (_, Some(auction)) => Some((auction.seller, Did { register: None, sell: true })),
             _ => None,
         })
-        .key_by(|(person, _)| *person)
         .window(Windows::tumbling(secs(10)))
-        .fold(Did::default(), |all, (_, did)| all.and(did), Did::and)
+        .fold(Did::default(), Did::and, Did::and)
         .filter(|row| row.value.sell)
         .filter_map(|row| row.value.register.map(|name| (row.window.start, row.key, name)))
 }

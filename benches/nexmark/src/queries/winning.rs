@@ -1,6 +1,6 @@
 //! The winning bid of each auction, for q4 and q9: an auction is over when the watermark has passed its end.
 
-use crate::event::{Auction, Bid, Event};
+use crate::event::{Bid, Event};
 use rivermark::{BoxError, Context, ProcessFunction, Stream, Timestamp, Value, millis};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -36,27 +36,23 @@ impl Offer {
 
 /// The highest bid of each auction, among those from its beginning to its end; auctions without one are left out.
 pub fn winning_bids<E: Event>(events: Stream<E>) -> Stream<Won> {
-    events.filter_map(|event| Side::of(&event)).key_by(Side::auction).process(WinningBids)
+    events.into_keyed(|event| Side::of(&event)).process(WinningBids)
 }
 
 enum Side {
-    Auction(Auction),
-    Bid { auction: u64, offer: Offer },
+    Auction { from: Timestamp, to: Timestamp, category: u64 },
+    Bid(Offer),
 }
 
 impl Side {
-    fn of<E: Event>(event: &E) -> Option<Side> {
-        match event.bid() {
-            Some(bid) => Some(Side::Bid { auction: bid.auction, offer: Offer::of(bid) }),
-            None => event.auction().map(|auction| Side::Auction(*auction)),
+    /// With the auction.
+    fn of<E: Event>(event: &E) -> Option<(u64, Side)> {
+        if let Some(bid) = event.bid() {
+            return Some((bid.auction, Side::Bid(Offer::of(bid))));
         }
-    }
-
-    fn auction(&self) -> u64 {
-        match self {
-            Side::Auction(auction) => auction.id,
-            Side::Bid { auction, .. } => *auction,
-        }
+        let auction = event.auction()?;
+        let (from, to) = (auction.date_time, auction.expires);
+        Some((auction.id, Side::Auction { from, to, category: auction.category }))
     }
 }
 
@@ -94,7 +90,7 @@ impl ProcessFunction<u64, Side> for WinningBids {
         cx: &mut Context<'_, u64, Won>,
     ) -> Result<(), BoxError> {
         match side {
-            Side::Bid { offer, .. } => {
+            Side::Bid(offer) => {
                 let is_first = cx.state(KNOWN).update(
                     || Known::Bids(Vec::new()),
                     |known| match known {
@@ -111,9 +107,8 @@ impl ProcessFunction<u64, Side> for WinningBids {
                 // Auctions that began before the bid have come by then.
                 if is_first { cx.timer(offer.date_time.0 + millis(1)) } else { Ok(()) }
             }
-            Side::Auction(auction) => {
-                let (from, to) = (auction.date_time, auction.expires);
-                let opened = |best| Known::Open { from, to, category: auction.category, best };
+            Side::Auction { from, to, category } => {
+                let opened = |best| Known::Open { from, to, category, best };
                 cx.state(KNOWN).update(
                     || Known::Bids(Vec::new()),
                     |known| {
