@@ -57,6 +57,18 @@ impl<T: Serialize + 'static> LogSink<T> {
 }
 
 impl<T: 'static> LogSink<T> {
+    /// As [`LogSink::topic`], with rows as `format` encodes them: for rows that serde knows nothing of.
+    ///
+    /// ```
+    /// use rivermark_connectors::{LogSink, format::Raw};
+    ///
+    /// let sink: LogSink<Vec<u8>> = LogSink::with_format("frames", Raw);
+    /// ```
+    pub fn with_format<F: Format<T>>(topic: impl Into<String>, format: F) -> Self {
+        let encode = move |row: &T, bytes: &mut Vec<u8>| format.encode(row, bytes).map(|()| true);
+        LogSink::encoded(topic.into(), encode, TopicOptions::new(1))
+    }
+
     /// Encodes rows by another format.
     pub fn format<F: Format<T>>(mut self, format: F) -> Self {
         self.encode = Arc::new(move |row, bytes| format.encode(row, bytes).map(|()| true));

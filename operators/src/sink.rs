@@ -9,7 +9,7 @@
 //! A start goes: [`Committer::recover`] with a generation higher than any before (older writers and committers are fenced, the
 //! restored checkpoint's tokens committed, everything else that was prepared thrown away), then the writers are opened.
 
-pub use crate::batch::Batch;
+pub use crate::batch::{Batch, Origin, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, TokenPart};
 use crate::edge::{Operator, Signal};
 use crate::error::{BoxError, Error, Result};

@@ -11,6 +11,7 @@
 //! | [`answer`], [`sink`] | rows and their digests |
 //! | [`source`], [`codec`] | where the engine reads the events from: the generator, or the embedded log |
 //! | [`run`], [`compare`] | one run and what is measured; every query beside its floor |
+//! | [`latency`] | how long a result takes, at a rate |
 
 pub mod answer;
 pub mod codec;
@@ -19,6 +20,7 @@ pub mod event;
 pub mod floor;
 pub mod generator;
 pub mod inline;
+pub mod latency;
 pub mod queries;
 pub mod run;
 pub mod sink;
