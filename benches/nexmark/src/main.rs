@@ -141,7 +141,9 @@ fn show_latency(report: &LatencyReport, json: bool) -> Result<(), BoxError> {
     println!("  {timed_rows} rows timed");
     let line = |what: &str, of: &Percentiles| {
         let Percentiles { p50_ms, p99_ms, p999_ms, p9999_ms, max_ms } = of;
-        println!("  {what}: p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, p99.9 {p999_ms:.2}, p99.99 {p9999_ms:.2}, max {max_ms:.2}");
+        println!(
+            "  {what}: p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, p99.9 {p999_ms:.2}, p99.99 {p9999_ms:.2}, max {max_ms:.2}"
+        );
     };
     line("at the sink", arrived);
     line("committed  ", committed);

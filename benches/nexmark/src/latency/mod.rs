@@ -36,8 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is kept of the events: what has been read is of no use any more.
-const KEPT_BYTES: u64 = 512 << 20;
-const SEGMENT_BYTES: u64 = 64 << 20;
+const KEPT_BYTES: u64 = 256 << 20;
 
 /// How many events are due in a second.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -53,7 +52,8 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Rate, String> {
         let (digits, is_share) = text.strip_suffix('%').map_or((text, false), |digits| (digits, true));
-        let wrong = || format!("`{text}` is no rate: say 200000 for so many events a second, or 50% of the most");
+        let wrong =
+            || format!("`{text}` is no rate: say 200000 for so many events a second, or 50% of the most");
         let number: f64 = digits.parse().map_err(|_| wrong())?;
         match number > 0.0 && number.is_finite() {
             true if is_share => Ok(Rate::Share(number / 100.0)),
@@ -210,7 +210,8 @@ impl LatencySetup {
         *running.timing.schedule.lock().map_err(|_| "a worker panicked")? = anything;
         let read = || running.job.metrics().records_read;
         let mut feed = running.feed(self.generator);
-        let (warm_up, time) = (Duration::from_secs(2), self.time.clamp(Duration::from_secs(3), Duration::from_secs(10)));
+        let (warm_up, time) =
+            (Duration::from_secs(2), self.time.clamp(Duration::from_secs(3), Duration::from_secs(10)));
         feed.as_fast_as_read(warm_up, read, || running.is_over())?;
         let (before, since) = (read(), Instant::now());
         feed.as_fast_as_read(time, read, || running.is_over())?;
@@ -279,7 +280,7 @@ impl Running {
         let engine = Engine::open_with(directory.path(), setup.resources.options())?;
         let (partitions, generator) = (setup.resources.workers, setup.generator);
         let retention = Retention { time: None, bytes: Some(KEPT_BYTES) };
-        let options = TopicOptions::new(partitions as u32).segment_bytes(SEGMENT_BYTES).retention(retention);
+        let options = TopicOptions::new(partitions as u32).retention(retention);
         let topic = engine.log().create_topic(TOPIC, options)?;
 
         let firings = Firings::new(partitions, generator.jitter_ms, generator.event::<Lean>(0).date_time());

@@ -104,7 +104,10 @@ mod tests {
             for n in [0, 1, 2, 1000, 1_000_000] {
                 let due = schedule.due(n);
                 // A nanosecond is what rounding may cost.
-                assert!(schedule.due_by(due + 1) > n && (due < 2 || schedule.due_by(due - 2) <= n), "{n} at {rate}");
+                assert!(
+                    schedule.due_by(due + 1) > n && (due < 2 || schedule.due_by(due - 2) <= n),
+                    "{n} at {rate}"
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The sink whose rows are timed: a topic of the log, written exactly once, by a writer and a committer that look at the clock.
 //!
 //! 1. A batch of rows comes to a writer: each row's latency so far is counted, then the batch goes on to the log's own writer.
-//! 2. At a barrier the log's writer prepares, and the token remembers which rows it is for, by the millisecond at which they were due.
+//! 2. At a barrier the log's writer seals what it has, and the token remembers which rows it is for, by the millisecond at which they were due.
 //! 3. The committer commits the token: its rows can be read now, and their latency is counted again.
 
 use super::schedule::{Firings, Schedule, Start};
@@ -130,7 +130,13 @@ impl<R: Row + Sync> Sink<R> for TimedSink<R> {
 
     fn writer(&self, cx: &SinkContext<'_>) -> Result<Self::Writer, BoxError> {
         let timing = Arc::clone(&self.timing);
-        Ok(TimedWriter { log: self.log.writer(cx)?, timing, clock: None, tally: Tally::new(), due: Vec::new() })
+        Ok(TimedWriter {
+            log: self.log.writer(cx)?,
+            timing,
+            clock: None,
+            tally: Tally::new(),
+            due: Vec::new(),
+        })
     }
 
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
@@ -207,6 +213,10 @@ struct TimedCommitter {
 impl Committer for TimedCommitter {
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         self.log.recover(tokens)
+    }
+
+    fn sync(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        self.log.sync(tokens)
     }
 
     fn commit(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {

@@ -13,11 +13,17 @@ const EVENTS: u64 = 100_000;
 
 /// All events are due within a second.
 fn report(query: Query, warm_up: Duration) -> LatencyReport {
-    let resources =
-        Resources { workers: 2, state: StateBackend::RocksDb, state_budget: None, checkpoint: Some(millis(100)) };
+    let resources = Resources {
+        workers: 2,
+        state: StateBackend::RocksDb,
+        state_budget: None,
+        checkpoint: Some(millis(100)),
+    };
     let (rate, time) = (Rate::PerSecond(EVENTS as f64), Duration::from_secs(1));
     let (generator, form) = (Generator::default(), Form::Lean);
-    LatencySetup { query, generator, form, resources, rate, time, warm_up, directory: None }.measure().unwrap()
+    LatencySetup { query, generator, form, resources, rate, time, warm_up, directory: None }
+        .measure()
+        .unwrap()
 }
 
 #[test]
@@ -28,7 +34,11 @@ fn every_event_is_read_and_every_row_is_timed_once() {
         assert_eq!(report.timed_rows + report.end_rows, report.rows, "{query}: {report:?}");
         assert!(report.timed_rows > 0, "{query}: {report:?}");
         let is_of_windows = !matches!(query, Query::Q0 | Query::Q1);
-        assert_eq!(report.end_rows > 0, is_of_windows, "{query}: the last windows end with the stream: {report:?}");
+        assert_eq!(
+            report.end_rows > 0,
+            is_of_windows,
+            "{query}: the last windows end with the stream: {report:?}"
+        );
         for Percentiles { p50_ms, p99_ms, p999_ms, p9999_ms, max_ms } in [report.arrived, report.committed] {
             let rising = [p50_ms, p99_ms, p999_ms, p9999_ms, max_ms];
             assert!(rising.is_sorted() && p50_ms > 0.0, "{query}: {rising:?}");
@@ -47,7 +57,8 @@ fn rows_of_the_warm_up_are_told_apart() {
 
 #[test]
 fn a_query_whose_rows_wait_for_no_single_event_is_refused() {
-    let resources = Resources { workers: 1, state: StateBackend::Memory, state_budget: None, checkpoint: None };
+    let resources =
+        Resources { workers: 1, state: StateBackend::Memory, state_budget: None, checkpoint: None };
     let setup = LatencySetup {
         query: Query::Q9,
         generator: Generator::default(),
