@@ -191,7 +191,8 @@ impl TopicOptions {
         self
     }
 
-    /// Size at which a segment is closed and the next begins. [`DEFAULT_SEGMENT_BYTES`] unless told otherwise.
+    /// Size at which a segment is closed and the next begins. [`DEFAULT_SEGMENT_BYTES`] unless told otherwise. Where records come fast
+    /// [`Log::maintain`](crate::Log::maintain) does so ahead of time, from half of it on; it may be twice as much while that is under way.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self

@@ -116,6 +116,8 @@ pub(crate) struct Writer {
     must_truncate: bool,
     /// A crash may lose the file's name: the folder has not been synced since it was created.
     is_unnamed: bool,
+    /// Upkeep is syncing the segment in order to begin the next.
+    is_awaiting_next: bool,
 }
 
 /// A segment that was closed, and what is still to be written about it.
@@ -163,6 +165,7 @@ impl Partition {
                 holds: Vec::new(),
                 must_truncate: false,
                 is_unnamed: false,
+                is_awaiting_next: false,
             };
             (segments, Role::Writer(Mutex::new(writer)))
         };
@@ -367,7 +370,10 @@ impl Partition {
     /// Gives a sealed batch its offset, and writes it at the end.
     fn write(&self, writer: &mut Writer, mut header: Header, bytes: &mut [u8]) -> Result<u64> {
         let extent = writer.segment.extent();
-        if extent.bytes > 0 && extent.bytes + header.total_bytes() > self.options.segment_bytes {
+        // Where upkeep is about to begin the next, it may catch up.
+        let patience = if writer.is_awaiting_next { 2 } else { 1 };
+        let most = self.options.segment_bytes.saturating_mul(patience);
+        if extent.bytes > 0 && extent.bytes + header.total_bytes() > most {
             self.roll(writer)?;
         }
         let extent = writer.segment.extent();
@@ -411,10 +417,12 @@ impl Partition {
         if !is_soon_full || growth == 0 || bytes < self.options.segment_bytes / 2 {
             return Ok(());
         }
-        self.sync_to(self.end())?;
-        self.sync_to(self.end())?;
+        self.writer("beginning a segment")?.is_awaiting_next = true;
+        let synced = self.sync_to(self.end()).and_then(|()| self.sync_to(self.end()));
         let closed = {
             let mut writer = self.writer("beginning a segment")?;
+            writer.is_awaiting_next = false;
+            synced?;
             if writer.segment.base != last.base {
                 return Ok(());
             }

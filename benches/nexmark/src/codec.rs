@@ -1,6 +1,7 @@
 //! Events as records of the embedded log: fields one after the other, numbers in eight bytes, strings behind their length.
 //!
-//! Decoding a [`Full`] event copies every string into it; decoding a [`Lean`] one of the same record passes the strings over.
+//! Decoding a [`Full`] event copies every string into it; decoding a [`Lean`] one of the same record passes the strings over. The record of a lean
+//! event ends before them.
 
 use crate::event::{
     Auction, AuctionStrings, Bid, BidStrings, City, Event, Full, Lean, Name, Person, PersonStrings, State,
@@ -28,20 +29,15 @@ impl Format<Full> for EventFormat {
         let mut to = To(bytes);
         match event {
             Full::Person(p, s) => {
-                to.tag(PERSON);
-                to.numbers([p.id, p.date_time.millis() as u64]);
-                to.strings([p.name.as_bytes(), p.city.as_bytes(), p.state.as_bytes()]);
+                to.person(p);
                 to.strings([s.email_address.as_bytes(), s.credit_card.as_bytes(), s.extra.as_bytes()]);
             }
             Full::Auction(a, s) => {
-                to.tag(AUCTION);
-                to.numbers([a.id, a.initial_bid, a.reserve, a.date_time.millis() as u64]);
-                to.numbers([a.expires.millis() as u64, a.seller, a.category]);
+                to.auction(a);
                 to.strings([s.item_name.as_bytes(), s.description.as_bytes(), s.extra.as_bytes()]);
             }
             Full::Bid(b, s) => {
-                to.tag(BID);
-                to.numbers([b.auction, b.bidder, b.price, b.date_time.millis() as u64, b.number]);
+                to.bid(b);
                 to.strings([s.channel.as_bytes(), s.url.as_bytes(), s.extra.as_bytes()]);
             }
         }
@@ -55,10 +51,14 @@ impl Format<Full> for EventFormat {
 }
 
 impl Format<Lean> for EventFormat {
-    /// # Errors
-    /// Always: records have strings, which a lean event lacks.
-    fn encode(&self, _event: &Lean, _bytes: &mut Vec<u8>) -> Result<(), BoxError> {
-        Err("a lean event has not the strings of a record: write full ones".into())
+    fn encode(&self, event: &Lean, bytes: &mut Vec<u8>) -> Result<(), BoxError> {
+        let mut to = To(bytes);
+        match event {
+            Lean::Person(person) => to.person(person),
+            Lean::Auction(auction) => to.auction(auction),
+            Lean::Bid(bid) => to.bid(bid),
+        }
+        Ok(())
     }
 
     #[inline]
@@ -116,6 +116,23 @@ fn time(millis: u64) -> Timestamp {
 struct To<'a>(&'a mut Vec<u8>);
 
 impl To<'_> {
+    fn person(&mut self, p: &Person) {
+        self.tag(PERSON);
+        self.numbers([p.id, p.date_time.millis() as u64]);
+        self.strings([p.name.as_bytes(), p.city.as_bytes(), p.state.as_bytes()]);
+    }
+
+    fn auction(&mut self, a: &Auction) {
+        self.tag(AUCTION);
+        self.numbers([a.id, a.initial_bid, a.reserve, a.date_time.millis() as u64]);
+        self.numbers([a.expires.millis() as u64, a.seller, a.category]);
+    }
+
+    fn bid(&mut self, b: &Bid) {
+        self.tag(BID);
+        self.numbers([b.auction, b.bidder, b.price, b.date_time.millis() as u64, b.number]);
+    }
+
     fn tag(&mut self, tag: u8) {
         self.0.push(tag);
     }
@@ -198,6 +215,10 @@ mod tests {
             let full: Full = EventFormat.decode(&bytes).unwrap();
             let lean: Lean = EventFormat.decode(&bytes).unwrap();
             assert_eq!((full, lean), (event, generator.event(n)));
+            bytes.clear();
+            EventFormat.encode(&lean, &mut bytes).unwrap();
+            assert_eq!(Format::<Lean>::decode(&EventFormat, &bytes).unwrap(), lean);
+            assert!(Format::<Full>::decode(&EventFormat, &bytes).is_err(), "it has no strings");
         }
     }
 

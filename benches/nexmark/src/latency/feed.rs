@@ -4,11 +4,12 @@
 
 use super::schedule::{Firings, Schedule};
 use crate::codec::EventFormat;
-use crate::event::{Event, Full};
+use crate::event::Event;
 use crate::generator::Generator;
 use rivermark::BoxError;
 use rivermark::connectors::format::Format;
 use rivermark::log::{RecordBatch, Topic};
+use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -20,19 +21,23 @@ const MOST_AT_ONCE: u64 = 2000;
 const MOST_AHEAD: u64 = 50_000;
 
 /// Appends events to a topic.
-pub(crate) struct Feed<'a> {
+pub(crate) struct Feed<'a, E> {
     topic: &'a Topic,
     generator: Generator,
     batches: Vec<RecordBatch>,
     /// Who needs to know which event lets a window fire.
     firings: Option<&'a Mutex<Firings>>,
     next: u64,
+    form: PhantomData<E>,
 }
 
-impl<'a> Feed<'a> {
+impl<'a, E: Event> Feed<'a, E>
+where
+    EventFormat: Format<E>,
+{
     pub(crate) fn new(topic: &'a Topic, generator: Generator, firings: Option<&'a Mutex<Firings>>) -> Self {
         let batches = (0..topic.partitions()).map(|_| RecordBatch::new()).collect();
-        Feed { topic, generator, batches, firings, next: 0 }
+        Feed { topic, generator, batches, firings, next: 0, form: PhantomData }
     }
 
     /// Appends `events` events, each once it is due by a schedule that begins at `beginning`. Whoever is behind it appends what is due at once.
@@ -84,7 +89,7 @@ impl<'a> Feed<'a> {
         // Whoever waits for an event knows of it before it can be read.
         let mut firings = self.firings.map(|firings| firings.lock().expect("nobody panics with it"));
         for n in self.next..self.next + events {
-            let (event, partition) = (self.generator.event::<Full>(n), (n % partitions) as usize);
+            let (event, partition) = (self.generator.event::<E>(n), (n % partitions) as usize);
             if let Some(firings) = &mut firings {
                 firings.note(partition, event.date_time(), n);
             }

@@ -70,7 +70,7 @@ pub struct LatencySetup {
     pub query: Query,
     /// How events are made.
     pub generator: Generator,
-    /// Which fields the job reads. (The log has all of them.)
+    /// Which fields events have.
     pub form: Form,
     /// What the engine may use.
     pub resources: Resources,
@@ -189,7 +189,7 @@ impl LatencySetup {
         let running = Running::start::<E>(self)?;
         let beginning = Instant::now();
         *running.timing.schedule.lock().map_err(|_| "a worker panicked")? = Some((schedule, beginning));
-        running.feed(self.generator).by_schedule(schedule, beginning, events, || running.is_over())?;
+        running.feed::<E>(self.generator).by_schedule(schedule, beginning, events, || running.is_over())?;
         running.job.wait_until(|job| job.metrics().records_read >= events);
         let achieved = events as f64 / beginning.elapsed().as_secs_f64();
         let (tally, metrics) = running.drain()?;
@@ -209,7 +209,7 @@ impl LatencySetup {
         let anything = Some((Schedule::of(1e12), Instant::now()));
         *running.timing.schedule.lock().map_err(|_| "a worker panicked")? = anything;
         let read = || running.job.metrics().records_read;
-        let mut feed = running.feed(self.generator);
+        let mut feed = running.feed::<E>(self.generator);
         let (warm_up, time) =
             (Duration::from_secs(2), self.time.clamp(Duration::from_secs(3), Duration::from_secs(10)));
         feed.as_fast_as_read(warm_up, read, || running.is_over())?;
@@ -294,7 +294,10 @@ impl Running {
         Ok(Running { job, topic, timing, _directory: directory })
     }
 
-    fn feed(&self, generator: Generator) -> Feed<'_> {
+    fn feed<E: Event>(&self, generator: Generator) -> Feed<'_, E>
+    where
+        EventFormat: Format<E>,
+    {
         let firings = (self.timing.start == Start::Window).then_some(&self.timing.firings);
         Feed::new(&self.topic, generator, firings)
     }
