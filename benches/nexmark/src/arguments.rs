@@ -109,18 +109,31 @@ impl KindArgs {
     }
 }
 
+impl KindArgs {
+    /// The same, as they are typed.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let KindArgs { seed, jitter_ms, events_per_ms, .. } = self;
+        let form = self.form_name();
+        vec![
+            format!("--events-form={form}"),
+            format!("--seed={seed}"),
+            format!("--jitter-ms={jitter_ms}"),
+            format!("--events-per-ms={events_per_ms}"),
+        ]
+    }
+
+    pub(crate) fn form_name(&self) -> &'static str {
+        match self.events_form {
+            FormArg::Full => "full",
+            FormArg::Lean => "lean",
+        }
+    }
+}
+
 impl InputArgs {
     /// The same, as they are typed.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let InputArgs { events, kind: KindArgs { seed, jitter_ms, events_per_ms, .. } } = self;
-        let form = match self.kind.form() {
-            Form::Full => "full",
-            Form::Lean => "lean",
-        };
-        let numbers = format!(
-            "--events={events} --seed={seed} --jitter-ms={jitter_ms} --events-per-ms={events_per_ms}"
-        );
-        numbers.split(' ').map(str::to_owned).chain([format!("--events-form={form}")]).collect()
+        [vec![format!("--events={}", self.events)], self.kind.arguments()].concat()
     }
 
     pub(crate) fn setup(&self, query: Query, digest: bool) -> Setup {

@@ -71,42 +71,47 @@ impl Format<Lean> for EventFormat {
 #[inline]
 fn decode<E: Event>(bytes: &[u8]) -> Result<E, BoxError> {
     let (tag, rest) = bytes.split_first().ok_or("an event of no bytes")?;
-    let mut from = From(rest);
+    let mut from = From { rest, is_ascii: false, is_cut: false };
     // The strings are read after the numbers, by the event's form: what is wrong with them is told afterwards.
-    let mut wrong = Ok(());
     let event = match *tag {
         PERSON => {
             let [id, date_time] = from.numbers()?;
-            let (name, city, state): (Name, City, State) = (from.string()?, from.string()?, from.string()?);
+            from.expect_strings();
+            let (name, city, state): (Name, City, State) = (from.string(), from.string(), from.string());
             let person = Person { id, date_time: time(date_time), name, city, state };
             E::of_person(person, || PersonStrings {
-                email_address: from.string_or(&mut wrong),
-                credit_card: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+                email_address: from.string(),
+                credit_card: from.string(),
+                extra: from.string(),
             })
         }
         AUCTION => {
             let [id, initial_bid, reserve, date_time, expires, seller, category] = from.numbers()?;
             let (date_time, expires) = (time(date_time), time(expires));
             let auction = Auction { id, initial_bid, reserve, date_time, expires, seller, category };
-            E::of_auction(auction, || AuctionStrings {
-                item_name: from.string_or(&mut wrong),
-                description: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+            E::of_auction(auction, || {
+                from.expect_strings();
+                AuctionStrings { item_name: from.string(), description: from.string(), extra: from.string() }
             })
         }
         BID => {
             let [auction, bidder, price, date_time, number] = from.numbers()?;
             let bid = Bid { auction, bidder, price, date_time: time(date_time), number };
-            E::of_bid(bid, || BidStrings {
-                channel: from.string_or(&mut wrong),
-                url: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+            E::of_bid(bid, || {
+                from.expect_strings();
+                BidStrings { channel: from.string(), url: from.string(), extra: from.string() }
             })
         }
         other => return Err(format!("an event begins with P, A or B, not with byte {other}").into()),
     };
-    wrong.map(|()| event)
+    if from.is_cut { Err(cut(bytes)) } else { Ok(event) }
+}
+
+#[cold]
+fn cut(bytes: &[u8]) -> BoxError {
+    let length = bytes.len();
+    format!("an event of {length} bytes ends within its strings, or one of them is too long or not UTF-8")
+        .into()
 }
 
 fn time(millis: u64) -> Timestamp {
@@ -149,36 +154,44 @@ impl To<'_> {
     }
 }
 
-struct From<'a>(&'a [u8]);
+struct From<'a> {
+    rest: &'a [u8],
+    /// Whether all strings are known to be ASCII.
+    is_ascii: bool,
+    /// A string was not there, or is none.
+    is_cut: bool,
+}
 
 impl From<'_> {
-    #[inline]
+    #[inline(always)]
     fn numbers<const N: usize>(&mut self) -> Result<[u64; N], BoxError> {
-        let (numbers, rest) = self.0.split_at_checked(8 * N).ok_or("an event ends within its numbers")?;
-        self.0 = rest;
+        let (numbers, rest) = self.rest.split_at_checked(8 * N).ok_or("an event ends within its numbers")?;
+        self.rest = rest;
         let number =
             |at: usize| u64::from_le_bytes(numbers[8 * at..8 * at + 8].try_into().expect("eight bytes"));
         Ok(std::array::from_fn(number))
     }
 
-    #[inline]
-    fn string<const N: usize>(&mut self) -> Result<Inline<N>, BoxError> {
-        let (length, rest) = self.0.split_first().ok_or("an event ends before a string")?;
-        let length = usize::from(*length);
-        let string = Inline::of_prefix(rest, length);
-        let string =
-            string.ok_or_else(|| format!("there is no string of {length} bytes, or not of {N} or fewer"))?;
-        self.0 = &rest[length..];
-        Ok(string)
+    /// Only strings follow.
+    #[inline(always)]
+    fn expect_strings(&mut self) {
+        self.is_ascii = self.rest.is_ascii();
     }
 
-    /// The string, or the empty one, and what was wrong.
-    #[inline]
-    fn string_or<const N: usize>(&mut self, wrong: &mut Result<(), BoxError>) -> Inline<N> {
-        self.string().unwrap_or_else(|error| {
-            *wrong = Err(error);
-            Inline::EMPTY
-        })
+    /// The next string; the empty one if there is none.
+    #[inline(always)]
+    fn string<const N: usize>(&mut self) -> Inline<N> {
+        let Some((length, rest)) = self.rest.split_first() else {
+            self.is_cut = true;
+            return Inline::EMPTY;
+        };
+        let length = usize::from(*length);
+        let Some(string) = Inline::of_prefix(rest, length, self.is_ascii) else {
+            self.is_cut = true;
+            return Inline::EMPTY;
+        };
+        self.rest = &rest[length..];
+        string
     }
 }
 
@@ -187,12 +200,15 @@ impl From<'_> {
 ///
 /// # Errors
 /// Of the log.
-pub fn write(log: &Log, generator: Generator, events: u64, partitions: u32) -> Result<(), BoxError> {
+pub fn write<E: Event>(log: &Log, generator: Generator, events: u64, partitions: u32) -> Result<(), BoxError>
+where
+    EventFormat: Format<E>,
+{
     let topic = log.create_topic(TOPIC, TopicOptions::new(partitions))?;
     let mut batch = RecordBatch::new();
     for block in 0..events.div_ceil(BLOCK) {
         for n in block * BLOCK..events.min((block + 1) * BLOCK) {
-            let event: Full = generator.event(n);
+            let event: E = generator.event(n);
             batch.push_with(None, event.date_time().millis(), |bytes| EventFormat.encode(&event, bytes))?;
         }
         topic.append((block % u64::from(partitions)) as u32, &mut batch)?;

@@ -12,6 +12,7 @@
 //! | [`source`], [`codec`] | where the engine reads the events from: the generator, or the embedded log |
 //! | [`run`], [`compare`] | one run and what is measured; every query beside its floor |
 //! | [`latency`] | how long a result takes, at a rate |
+//! | [`scale`] | what becomes of a query when its state outgrows memory |
 
 pub mod answer;
 pub mod codec;
@@ -23,5 +24,6 @@ pub mod inline;
 pub mod latency;
 pub mod queries;
 pub mod run;
+pub mod scale;
 pub mod sink;
 pub mod source;

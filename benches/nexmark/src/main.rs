@@ -7,11 +7,12 @@ use arguments::{EngineArgs, InputArgs, KindArgs, ResourceArgs};
 use clap::{Parser, Subcommand};
 use nexmark::codec;
 use nexmark::compare::{self, Comparison};
-use nexmark::event::Full;
+use nexmark::event::{Full, Lean};
 use nexmark::generator::Generator;
 use nexmark::latency::{LatencyReport, LatencySetup, Percentiles, Rate};
 use nexmark::queries::Query;
 use nexmark::run::{Form, Report};
+use nexmark::scale::{self, Curve};
 use rivermark::{BoxError, Engine};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,25 @@ enum Command {
         #[arg(long)]
         directory: Option<PathBuf>,
         /// Prints one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs queries over more and more events, each run a process of its own, and prints a table.
+    Scale {
+        /// q0 to q20.
+        #[arg(required = true)]
+        queries: Vec<Query>,
+        /// How many events.
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000,50000000")]
+        events: Vec<u64>,
+        #[command(flatten)]
+        kind: KindArgs,
+        #[command(flatten)]
+        engine: EngineArgs,
+        /// Where the curves are drawn, as SVG.
+        #[arg(long)]
+        plot: Option<PathBuf>,
+        /// Prints every run as a line of JSON, too.
         #[arg(long)]
         json: bool,
     },
@@ -169,7 +189,11 @@ fn write_text(generator: Generator, events: u64) -> Result<(), BoxError> {
 
 fn write_log(directory: &Path, input: &InputArgs, partitions: usize) -> Result<(), BoxError> {
     let engine = Engine::open(directory)?;
-    codec::write(engine.log(), input.kind.generator(), input.events, partitions as u32)
+    let write = match input.kind.form() {
+        Form::Full => codec::write::<Full>,
+        Form::Lean => codec::write::<Lean>,
+    };
+    write(engine.log(), input.kind.generator(), input.events, partitions as u32)
 }
 
 fn main() -> Result<(), BoxError> {
@@ -183,6 +207,23 @@ fn main() -> Result<(), BoxError> {
             let (generator, form, resources) = (kind.generator(), kind.form(), resources.resources());
             let setup = LatencySetup { query, generator, form, resources, rate, time, warm_up, directory };
             show_latency(&setup.measure()?, json)
+        }
+        Command::Scale { queries, events, kind, engine, plot, json } => {
+            let arguments = [kind.arguments(), engine.arguments()].concat();
+            let curves = queries.into_iter().map(|query| {
+                Curve::measure(query, &events, &arguments, |report| match json {
+                    true => show(report, true),
+                    false => Ok(()),
+                })
+            });
+            let curves: Vec<Curve> = curves.collect::<Result<_, _>>()?;
+            print!("{}", scale::table(&curves));
+            let (form, state) = (kind.form_name(), engine.resources.state_title());
+            let budget = engine.resources.state_budget_mib;
+            let budget = budget.map_or(String::new(), |mebibytes| format!(" within {mebibytes} MiB"));
+            let title =
+                format!("{form} events, {} workers, state in {state}{budget}", engine.resources.workers);
+            plot.map_or(Ok(()), |path| scale::plot(&curves, &title, &path))
         }
         Command::Generate { input, to_log: Some(directory), workers } => {
             write_log(&directory, &input, workers)
@@ -202,7 +243,7 @@ fn main() -> Result<(), BoxError> {
             let title = format!(
                 "{} {} events, {} workers, {} state",
                 input.events,
-                if input.kind.form() == Form::Full { "full" } else { "lean" },
+                input.kind.form_name(),
                 engine.resources.workers,
                 engine.resources.state_title(),
             );

@@ -193,7 +193,7 @@ impl Setup {
         let engine = Engine::open_with(directory, setup.resources.options())?;
         let partitions = setup.resources.workers as u32;
         if setup.source == From::Log && setup.log.is_none() {
-            codec::write(engine.log(), self.generator, self.events, partitions)?;
+            codec::write::<E>(engine.log(), self.generator, self.events, partitions)?;
         }
         // In a directory with the log of many runs, each begins anew.
         let version = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
