@@ -230,7 +230,7 @@ fn upkeep_begins_a_segment_before_an_append_has_to() {
     let log = Log::open("/log", memory(&disk).durability(Durability::OsBuffered)).unwrap();
     let topic = log.create_topic("t", TopicOptions::new(1).segment_bytes(1000)).unwrap();
     let segments = || topic.info(0).unwrap().segments;
-    let mut grow = |bytes: u64| {
+    let grow = |bytes: u64| {
         let until = topic.info(0).unwrap().bytes + bytes;
         while topic.info(0).unwrap().bytes < until {
             append(&topic, 0, [7]);
