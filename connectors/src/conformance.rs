@@ -150,10 +150,15 @@ pub fn check_sink<T: PartialEq + Debug + Ord + Clone, S: Sink<T>>(
     assert_eq!(seen(&sink, &resources), rows(&[]), "prepared, and not committed");
     write(&mut first.writers[0], row(3));
     for _ in 0..2 {
+        first.committer.sync(&one).expect("syncing");
+    }
+    assert_eq!(seen(&sink, &resources), rows(&[]), "durable, and not committed");
+    for _ in 0..2 {
         first.committer.commit(Epoch(1), &one).expect("committing");
         assert_eq!(seen(&sink, &resources), rows(&[1, 2]), "committed, with the next epoch open");
     }
     let three: Vec<Vec<u8>> = first.writers[0].prepare(Epoch(3)).expect("preparing").into_iter().collect();
+    first.committer.sync(&three).expect("syncing");
     write(&mut first.writers[0], row(4));
     let four: Vec<Vec<u8>> = first.writers[0].prepare(Epoch(4)).expect("preparing").into_iter().collect();
     write(&mut first.writers[1], row(5));
@@ -169,7 +174,9 @@ pub fn check_sink<T: PartialEq + Debug + Ord + Clone, S: Sink<T>>(
     let late = first.writers[1].prepare(Epoch(4)).ok().flatten();
     let tokens: Vec<Vec<u8>> = four.into_iter().chain(late).collect();
     for token in tokens {
-        assert!(first.committer.commit(Epoch(4), &[token]).is_err(), "a fenced attempt commits");
+        let token = [token];
+        let committed = first.committer.sync(&token).and_then(|()| first.committer.commit(Epoch(4), &token));
+        assert!(committed.is_err(), "a fenced attempt commits");
     }
     assert_eq!(seen(&sink, &resources), rows(&[1, 2, 3]), "after a fenced attempt woke");
     // Its rows come again in the new one, and what was committed long ago may be committed again.
@@ -177,6 +184,7 @@ pub fn check_sink<T: PartialEq + Debug + Ord + Clone, S: Sink<T>>(
     write(&mut second.writers[0], row(5));
     let again: Vec<Vec<u8>> = second.writers[0].prepare(Epoch(4)).expect("preparing").into_iter().collect();
     second.committer.commit(Epoch(3), &three).expect("committing again");
+    second.committer.sync(&again).expect("syncing");
     second.committer.commit(Epoch(4), &again).expect("committing");
     assert_eq!(seen(&sink, &resources), rows(&[1, 2, 3, 4, 5]), "every row once");
 
@@ -184,7 +192,8 @@ pub fn check_sink<T: PartialEq + Debug + Ord + Clone, S: Sink<T>>(
     write(&mut second.writers[0], row(6));
     let six: Vec<Vec<u8>> = second.writers[0].prepare(Epoch(5)).expect("preparing").into_iter().collect();
     let mut third = open_sink(&sink, &resources, 3, 3, &again);
-    assert!(third.committer.commit(Epoch(5), &six).is_err(), "what was thrown away is committed");
+    let committed = third.committer.sync(&six).and_then(|()| third.committer.commit(Epoch(5), &six));
+    assert!(committed.is_err(), "what was thrown away is committed");
     assert_eq!(
         seen(&sink, &resources),
         rows(&[1, 2, 3, 4, 5]),

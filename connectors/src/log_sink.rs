@@ -1,8 +1,9 @@
 //! Writing topics of the embedded log, exactly once.
 //!
 //! Each worker's writer is a transactional id of the log, named after flow, version, sink and worker. Between two barriers its records go into
-//! one transaction, which nobody sees; at the barrier the transaction is prepared, and the token names it. The committer, which knows the
-//! ids of all workers there ever were, commits the tokens of a stored checkpoint. Opening the ids with a higher generation fences whatever
+//! one transaction, which nobody sees; at the barrier the transaction is sealed, and the token names it. The committer, which knows the
+//! ids of all workers there ever were, prepares what tokens name before their checkpoint is stored, so that no worker waits for the disk, and
+//! commits them afterwards. Opening the ids with a higher generation fences whatever
 //! an older attempt still holds.
 
 use crate::format::{Bincode, Format, Json, Raw, Text};
@@ -57,6 +58,18 @@ impl<T: Serialize + 'static> LogSink<T> {
 }
 
 impl<T: 'static> LogSink<T> {
+    /// As [`LogSink::topic`], with rows as `format` encodes them: for rows that serde knows nothing of.
+    ///
+    /// ```
+    /// use rivermark_connectors::{LogSink, format::Raw};
+    ///
+    /// let sink: LogSink<Vec<u8>> = LogSink::with_format("frames", Raw);
+    /// ```
+    pub fn with_format<F: Format<T>>(topic: impl Into<String>, format: F) -> Self {
+        let encode = move |row: &T, bytes: &mut Vec<u8>| format.encode(row, bytes).map(|()| true);
+        LogSink::encoded(topic.into(), encode, TopicOptions::new(1))
+    }
+
     /// Encodes rows by another format.
     pub fn format<F: Format<T>>(mut self, format: F) -> Self {
         self.encode = Arc::new(move |row, bytes| format.encode(row, bytes).map(|()| true));
@@ -297,7 +310,7 @@ impl<T> SinkWriter<T> for LogWriter<T> {
             return Ok(None);
         }
         let number = self.number;
-        self.transaction.prepare(number)?;
+        self.transaction.seal(number)?;
         self.number += 1;
         Ok(Some(token(self.transaction.id(), number)))
     }
@@ -320,6 +333,23 @@ impl LogCommitter {
     }
 }
 
+impl LogCommitter {
+    /// Does it to the transactions that tokens name, those of one id in order, as the log wants them.
+    fn each(
+        &self,
+        tokens: &[Vec<u8>],
+        mut act: impl FnMut(&Transactional, u64) -> rivermark_log::Result<()>,
+    ) -> Result<(), CommitError> {
+        let mut parsed = tokens.iter().map(|token| parse_token(token)).collect::<Result<Vec<_>, _>>()?;
+        parsed.sort_unstable();
+        for (id, number) in parsed {
+            let transaction = self.log.transactional(id, self.generation).map_err(failed)?;
+            act(&transaction, number).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
 impl Committer for LogCommitter {
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         // All ids are taken over before anything is decided: an older attempt can prepare nothing after this.
@@ -339,14 +369,11 @@ impl Committer for LogCommitter {
         Ok(())
     }
 
+    fn sync(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        self.each(tokens, |transaction, number| transaction.prepare(number).map(|_| ()))
+    }
+
     fn commit(&mut self, _epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
-        let mut parsed = tokens.iter().map(|token| parse_token(token)).collect::<Result<Vec<_>, _>>()?;
-        // The log wants the transactions of one id in order.
-        parsed.sort_unstable();
-        for (id, number) in parsed {
-            let transaction = self.log.transactional(id, self.generation).map_err(failed)?;
-            transaction.commit(number).map_err(failed)?;
-        }
-        Ok(())
+        self.each(tokens, Transactional::commit)
     }
 }

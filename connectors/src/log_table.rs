@@ -21,6 +21,7 @@ pub trait DecodeRecord<T>: Clone + Send + Sync + 'static {
 }
 
 impl<T, F: Format<T>> DecodeRecord<T> for F {
+    #[inline]
     fn decode_record(
         &self,
         _key: Option<&[u8]>,

@@ -455,11 +455,22 @@ impl Attempt {
     }
 
     /// Stores a manifest, once everything that it points to is durable.
-    fn store(&self, manifest: &Manifest) -> StoreReply {
-        match self.environment.sync_sources() {
+    fn store(&mut self, manifest: &Manifest) -> StoreReply {
+        match self.environment.sync_sources().and_then(|()| self.sync_sinks(manifest)) {
             Ok(()) => self.writer().store(manifest),
             Err(error) => StoreReply::Refused { reason: error.to_string() },
         }
+    }
+
+    fn sync_sinks(&mut self, manifest: &Manifest) -> Result<()> {
+        for (sink, prepared) in &manifest.sinks {
+            // That the flow has no such sink is said at the commit.
+            let Some(committer) = self.committers.get_mut(&**sink) else { continue };
+            let tokens: Vec<Vec<u8>> = prepared.iter().map(|prepared| prepared.token.0.clone()).collect();
+            let attempt = "making durable what the checkpoint is to commit";
+            committer.sync(&tokens).map_err(|e| Error::sink(sink, attempt, e))?;
+        }
+        Ok(())
     }
 
     fn writer(&self) -> &Arc<Writer> {

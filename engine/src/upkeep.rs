@@ -19,9 +19,9 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Begins a round every `sync_interval`, and at least every second.
+    /// Begins a round twice in every `sync_interval`, and at least every second.
     pub(crate) fn start(log: Log, sync_interval: Option<Duration>) -> Result<Upkeep> {
-        let pause = sync_interval.map_or(PAUSE, |interval| interval.clamp(LEAST_PAUSE, PAUSE));
+        let pause = sync_interval.map_or(PAUSE, |interval| (interval / 2).clamp(LEAST_PAUSE, PAUSE));
         let (alive, lives) = bounded::<()>(0);
         let thread = std::thread::Builder::new()
             .name("rivermark-log".into())

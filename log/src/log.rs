@@ -218,7 +218,8 @@ impl Log {
 }
 
 fn maintain(partition: &Partition, now_ms: i64) -> Result<()> {
-    partition.sync_if_due(now_ms)?;
+    partition.sync_ahead(now_ms)?;
+    partition.roll_ahead()?;
     partition.retain(now_ms)?;
     match &partition.options.compaction {
         Some(compaction) => compact(partition, compaction, now_ms),

@@ -31,7 +31,7 @@ pub enum Durability {
     /// share a sync.
     Always,
     /// At most so long after they were appended, provided that the embedder calls [`Log::maintain`](crate::Log::maintain) or
-    /// goes on appending.
+    /// goes on appending. Called twice in that time, `maintain` syncs before an append has to: appends wait for no disk.
     Interval(Duration),
     /// When the operating system writes them back, or [`Log::sync`](crate::Log::sync) is called, or their segment is full.
     OsBuffered,
@@ -90,7 +90,8 @@ impl LogOptions {
         self
     }
 
-    /// How long records may wait to be synced, with [`Durability::Interval`]: [`Log::maintain`](crate::Log::maintain) is to be called that often.
+    /// How long records may wait to be synced, with [`Durability::Interval`]: [`Log::maintain`](crate::Log::maintain) is to be called twice in that
+    /// time.
     pub fn sync_interval(&self) -> Option<Duration> {
         match self.durability {
             Durability::Interval(interval) => Some(interval),
@@ -190,7 +191,8 @@ impl TopicOptions {
         self
     }
 
-    /// Size at which a segment is closed and the next begins. [`DEFAULT_SEGMENT_BYTES`] unless told otherwise.
+    /// Size at which a segment is closed and the next begins. [`DEFAULT_SEGMENT_BYTES`] unless told otherwise. Where records come fast
+    /// [`Log::maintain`](crate::Log::maintain) does so ahead of time, from half of it on; it may be twice as much while that is under way.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self

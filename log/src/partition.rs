@@ -2,12 +2,14 @@
 //!
 //! 1. A batch is compressed and checksummed outside the lock. Inside, it gets its offset and is written in one piece; if that fails, what was
 //!    written of it is cut off.
-//! 2. A full segment is synced, its index and the table of producers are written, and the next begins. So all but the last segment
-//!    are durable and known to be whole.
+//! 2. A full segment is synced, the next begins, and the index of the one and the table of producers for the other are written. So all but the last
+//!    segment are durable and known to be whole. Upkeep begins the next ahead of time where the last would be full soon: it syncs most of it
+//!    first, so that an append waits for a few milliseconds' records to reach the disk and not for a segment's.
 //! 3. Two ends are published. The *end* is one past the last record written. The *stable end*, for read-committed readers, is at most that:
 //!    with [`Durability::Always`] what is synced, and while a transaction is being applied no more than what stood before it.
 //! 4. Syncs are shared: whoever needs one while none runs performs it, outside the append lock, for all who have appended until then; the
-//!    others wait for it. After a failed sync nobody knows what the file holds (the kernel may have dropped the pages), so the
+//!    others wait for it. With [`Durability::Interval`] upkeep does so at half the time, so that an append, which must at the whole of it, seldom
+//!    has to. After a failed sync nobody knows what the file holds (the kernel may have dropped the pages), so the
 //!    partition takes no appends until it is opened again.
 
 use crate::batch::{Author, RecordBatch};
@@ -22,12 +24,13 @@ use crate::record::Records;
 use crate::recovery::{Opened, Opening, Recovery};
 use crate::retention::{expired, is_stale};
 use crate::scan::Expected;
-use crate::segment::{Extent, Segment, producers_name};
+use crate::segment::{Extent, Indexed, Segment, producers_name};
 use crate::tail::Tail;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What became of an appended batch.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub(crate) struct Partition {
     syncs: Mutex<Syncs>,
     synced: Condvar,
     tail: Arc<Tail>,
+    /// The last segment and its bytes when upkeep last looked.
+    looked: Mutex<Option<(u64, u64)>>,
     /// One retention or compaction at a time.
     pub(crate) upkeep: Mutex<()>,
 }
@@ -109,13 +114,27 @@ pub(crate) struct Writer {
     holds: Vec<(u64, u64)>,
     /// Bytes behind the end may be left of a write that failed.
     must_truncate: bool,
+    /// A crash may lose the file's name: the folder has not been synced since it was created.
+    is_unnamed: bool,
+    /// Upkeep is syncing the segment in order to begin the next.
+    is_awaiting_next: bool,
+}
+
+/// A segment that was closed, and what is still to be written about it.
+struct Closed {
+    segment: Arc<Segment>,
+    indexed: Indexed,
+    /// The table of producers that the next segment begins with.
+    producers: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Syncs {
     end: u64,
+    /// When the last one began that has succeeded: what was appended since may not be durable.
     at_ms: i64,
-    is_running: bool,
+    /// When the one began that is running.
+    running: Option<i64>,
     failed: Option<String>,
 }
 
@@ -139,11 +158,19 @@ impl Partition {
                 // A process that was killed may have left bytes that no sync has covered.
                 file.sync().map_err(|e| Error::unknown("syncing", &segment.path, e))?;
             }
-            let writer = Writer { file, segment, producers, holds: Vec::new(), must_truncate: false };
+            let writer = Writer {
+                file,
+                segment,
+                producers,
+                holds: Vec::new(),
+                must_truncate: false,
+                is_unnamed: false,
+                is_awaiting_next: false,
+            };
             (segments, Role::Writer(Mutex::new(writer)))
         };
         let end = segments.last().map_or(0, |segment| segment.extent().next_offset);
-        let syncs = Syncs { end, at_ms: environment.clock.now_ms(), is_running: false, failed: None };
+        let syncs = Syncs { end, at_ms: environment.clock.now_ms(), running: None, failed: None };
         let partition = Partition {
             salt: salt(&place.topic, place.partition),
             environment: Arc::clone(environment),
@@ -157,6 +184,7 @@ impl Partition {
             syncs: Mutex::new(syncs),
             synced: Condvar::new(),
             tail: Arc::default(),
+            looked: Mutex::default(),
             upkeep: Mutex::default(),
         };
         partition.refresh()?;
@@ -342,7 +370,10 @@ impl Partition {
     /// Gives a sealed batch its offset, and writes it at the end.
     fn write(&self, writer: &mut Writer, mut header: Header, bytes: &mut [u8]) -> Result<u64> {
         let extent = writer.segment.extent();
-        if extent.bytes > 0 && extent.bytes + header.total_bytes() > self.options.segment_bytes {
+        // Where upkeep is about to begin the next, it may catch up.
+        let patience = if writer.is_awaiting_next { 2 } else { 1 };
+        let most = self.options.segment_bytes.saturating_mul(patience);
+        if extent.bytes > 0 && extent.bytes + header.total_bytes() > most {
             self.roll(writer)?;
         }
         let extent = writer.segment.extent();
@@ -368,6 +399,40 @@ impl Partition {
 
     /// Closes the last segment and begins the next.
     fn roll(&self, writer: &mut Writer) -> Result<()> {
+        let closed = self.begin_next(writer)?;
+        self.describe(closed)
+    }
+
+    /// Begins the next segment if the last would be full before upkeep has looked twice again: then an append need not do it. Syncs outside
+    /// the lock what there is, and again what came meanwhile, so that little is left for the sync inside.
+    pub(crate) fn roll_ahead(&self) -> Result<()> {
+        let Some(last) = self.segments().last().cloned() else { return Ok(()) };
+        let bytes = last.extent().bytes;
+        let growth = match self.looked.lock().replace((last.base, bytes)) {
+            Some((base, before)) if base == last.base => bytes.saturating_sub(before),
+            Some(_) => bytes,
+            None => return Ok(()),
+        };
+        let is_soon_full = bytes.saturating_add(growth.saturating_mul(2)) >= self.options.segment_bytes;
+        if !is_soon_full || growth == 0 || bytes < self.options.segment_bytes / 2 {
+            return Ok(());
+        }
+        self.writer("beginning a segment")?.is_awaiting_next = true;
+        let synced = self.sync_to(self.end()).and_then(|()| self.sync_to(self.end()));
+        let closed = {
+            let mut writer = self.writer("beginning a segment")?;
+            writer.is_awaiting_next = false;
+            synced?;
+            if writer.segment.base != last.base {
+                return Ok(());
+            }
+            self.begin_next(&mut writer)?
+        };
+        self.describe(closed)
+    }
+
+    /// Syncs the last segment, and begins the next.
+    fn begin_next(&self, writer: &mut Writer) -> Result<Closed> {
         let disk = &self.environment.disk;
         self.environment.check_writer("beginning a segment")?;
         let closed = Arc::clone(&writer.segment);
@@ -377,20 +442,25 @@ impl Partition {
         }
         let indexed = closed.indexed();
         let base = indexed.extent.next_offset;
-        let path = self.directory.join(producers_name(base));
-        crate::disk::replace(&**disk, &path, &writer.producers.encode())
-            .map_err(|e| Error::io("writing the table of producers", &path, e))?;
-        self.opening().write_index(closed.base, &indexed);
         let segment = Arc::new(Segment::new(&self.directory, base, Extent::empty(base), Some(Vec::new())));
         let file = disk.create(&segment.path).map_err(|e| Error::io("creating", &segment.path, e))?;
-        disk.sync_dir(&self.directory).map_err(|e| Error::io("syncing", &self.directory, e))?;
         segment.opened(&file);
         self.replace_segments(|segments| Ok((segments.iter().chain([&segment]).cloned().collect(), ())))?;
-        closed.close();
-        let stale = self.directory.join(producers_name(closed.base));
-        // A table that is left over is never read: a later segment has its own.
-        let _ = disk.remove(&stale);
-        (writer.segment, writer.file) = (segment, file);
+        (writer.segment, writer.file, writer.is_unnamed) = (segment, file, true);
+        Ok(Closed { segment: closed, indexed, producers: writer.producers.encode() })
+    }
+
+    /// Writes down what a closed segment holds and what the next began with. If a crash comes before, the next opening reads the segment through.
+    fn describe(&self, closed: Closed) -> Result<()> {
+        let Closed { segment, indexed, producers } = closed;
+        let disk = &self.environment.disk;
+        let path = self.directory.join(producers_name(indexed.extent.next_offset));
+        crate::disk::replace(&**disk, &path, &producers)
+            .map_err(|e| Error::io("writing the table of producers", &path, e))?;
+        self.opening().write_index(segment.base, &indexed);
+        segment.close();
+        // A table that is left over is read only where a later segment has none.
+        let _ = disk.remove(&self.directory.join(producers_name(segment.base)));
         Ok(())
     }
 
@@ -408,17 +478,28 @@ impl Partition {
         match self.environment.durability {
             Durability::OsBuffered => Ok(()),
             Durability::Always => self.sync_to(end),
-            Durability::Interval(_) => self.sync_if_due(self.environment.clock.now_ms()),
+            Durability::Interval(interval) => self.sync_after(interval, self.environment.clock.now_ms()),
         }
     }
 
-    /// Syncs if the interval has passed since the last time, or the clock was set back.
-    pub(crate) fn sync_if_due(&self, now_ms: i64) -> Result<()> {
-        let Durability::Interval(interval) = self.environment.durability else { return Ok(()) };
+    /// Syncs what will be due soon: when half the interval has passed.
+    pub(crate) fn sync_ahead(&self, now_ms: i64) -> Result<()> {
+        match self.environment.durability {
+            Durability::Interval(interval) => self.sync_after(interval / 2, now_ms),
+            Durability::Always | Durability::OsBuffered => Ok(()),
+        }
+    }
+
+    /// Syncs if so long has passed since the last time, or the clock was set back. While a sync runs that began later than that, there is
+    /// nothing to do: what it does not cover is younger.
+    fn sync_after(&self, interval: Duration, now_ms: i64) -> Result<()> {
         let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
-        let at_ms = self.syncs.lock().at_ms;
-        let is_due = now_ms < at_ms || now_ms.saturating_sub(at_ms) >= interval;
-        if is_due { self.sync_to(self.end()) } else { Ok(()) }
+        let is_due = |at_ms: i64| now_ms < at_ms || now_ms.saturating_sub(at_ms) >= interval;
+        let due = {
+            let syncs = self.syncs.lock();
+            syncs.failed.is_some() || is_due(syncs.at_ms) && syncs.running.is_none_or(is_due)
+        };
+        if due { self.sync_to(self.end()) } else { Ok(()) }
     }
 
     /// Makes everything before an offset durable, in one sync with others who ask for it.
@@ -431,19 +512,18 @@ impl Partition {
             if syncs.end >= end {
                 return Ok(());
             }
-            if syncs.is_running {
+            if syncs.running.is_some() {
                 self.synced.wait(&mut syncs);
                 continue;
             }
-            syncs.is_running = true;
+            let began_ms = self.environment.clock.now_ms();
+            syncs.running = Some(began_ms);
             drop(syncs);
             let synced = self.sync_now();
             syncs = self.syncs.lock();
-            syncs.is_running = false;
+            syncs.running = None;
             match synced {
-                Ok(synced) => {
-                    (syncs.end, syncs.at_ms) = (synced.max(syncs.end), self.environment.clock.now_ms())
-                }
+                Ok(synced) => (syncs.end, syncs.at_ms) = (synced.max(syncs.end), began_ms),
                 Err((path, error)) => {
                     syncs.failed = Some(error.to_string());
                     self.synced.notify_all();
@@ -456,12 +536,19 @@ impl Partition {
 
     fn sync_now(&self) -> Result<u64, (PathBuf, std::io::Error)> {
         let Role::Writer(writer) = &self.role else { return Ok(self.end()) };
-        let (file, segment, end, stable) = {
+        let (file, segment, end, stable, is_unnamed) = {
             let writer = writer.lock();
             let end = writer.segment.extent().next_offset;
-            (Arc::clone(&writer.file), Arc::clone(&writer.segment), end, writer.stable_end(end))
+            let (file, segment) = (Arc::clone(&writer.file), Arc::clone(&writer.segment));
+            (file, segment, end, writer.stable_end(end), writer.is_unnamed)
         };
         file.sync().map_err(|error| (segment.path.clone(), error))?;
+        if is_unnamed {
+            let named = self.environment.disk.sync_dir(&self.directory);
+            named.map_err(|error| (self.directory.clone(), error))?;
+            let mut writer = writer.lock();
+            writer.is_unnamed &= !Arc::ptr_eq(&writer.segment, &segment);
+        }
         if self.stable.fetch_max(stable, Ordering::SeqCst) < stable {
             self.tail.ring();
         }

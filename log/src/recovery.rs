@@ -249,16 +249,20 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The table written when a segment began, or one rebuilt from all headers before it.
+    /// The table written when a segment began, or one rebuilt from the headers before it: those behind the newest table that there is.
     fn producers_before(&self, base: u64, closed: &[Arc<Segment>]) -> Result<Producers> {
-        let path = self.directory.join(producers_name(base));
-        if let Some(producers) =
-            read_all(&*self.environment.disk, &path, 1 << 30).ok().and_then(|bytes| Producers::decode(&bytes))
-        {
+        let written = |base: u64| {
+            let path = self.directory.join(producers_name(base));
+            let bytes = read_all(&*self.environment.disk, &path, 1 << 30).ok()?;
+            Producers::decode(&bytes)
+        };
+        if let Some(producers) = written(base) {
             return Ok(producers);
         }
-        let mut producers = Producers::default();
-        for segment in closed {
+        let newest =
+            closed.iter().enumerate().rev().find_map(|(i, segment)| Some((i, written(segment.base)?)));
+        let (from, mut producers) = newest.unwrap_or_default();
+        for segment in &closed[from..] {
             let file = self.open(segment.base)?;
             self.walk(&*file, segment.base, Indexed::empty(segment.base), self.compacted, |h| {
                 producers.note(h)

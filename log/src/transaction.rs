@@ -21,8 +21,9 @@
 //!
 //! What an epoch is lies in its file's name: `transactions/ID/gGENERATION/EPOCH.open`, `.prepared`, `.committed` or `.done`.
 //!
-//! 1. *Begin* makes `EPOCH.open`; *append* adds batches to it, addressed to their partitions.
-//! 2. *Prepare* adds a summary, syncs the file, renames it to `.prepared`, and syncs the folder.
+//! 1. *Begin* makes `EPOCH.open`; *append* adds batches to it, addressed to their partitions; *seal* adds a summary: nothing follows.
+//! 2. *Prepare* seals it if that was not done, syncs the file, renames it to `.prepared`, and syncs the folder. Whoever must not wait for a
+//!    disk seals, and has another thread prepare: while it syncs, other epochs can be written.
 //! 3. *Commit* renames it to `.committed` and syncs the folder: this decides. Then it completes: the batches are appended to
 //!    their partitions, which hide them from read-committed readers; the partitions are synced; all of them let readers see the records;
 //!    the file becomes `.done`. If a crash or a full disk comes between, the rest is completed when the log is opened, at the next commit, or by
@@ -396,8 +397,8 @@ impl Id {
         self.environment.disk.rename(&from, &to).map_err(|e| self.failed(attempt, state.generation, to, e))
     }
 
-    fn sync_folder(&self, state: &State, attempt: &'static str) -> Result<()> {
-        let folder = self.folder(state.generation);
+    fn sync_folder(&self, generation: u64, attempt: &'static str) -> Result<()> {
+        let folder = self.folder(generation);
         self.environment.disk.sync_dir(&folder).map_err(|e| Error::unknown(attempt, &folder, e))
     }
 
@@ -420,7 +421,7 @@ impl Id {
         }
         state.epochs.remove(&epoch);
         // An open epoch is thrown away after a crash in any case; a prepared one would come back.
-        if ending == "prepared" { self.sync_folder(state, "aborting") } else { Ok(()) }
+        if ending == "prepared" { self.sync_folder(state.generation, "aborting") } else { Ok(()) }
     }
 
     /// Completes every epoch that is decided.
@@ -504,10 +505,8 @@ impl Id {
         let mut commits = self.commits.lock();
         self.complete_all(&mut commits, topics)?;
         if !commits.to_free.is_empty() {
-            let state = self.state.lock();
-            self.sync_folder(&state, "freeing space in")?;
-            let generation = state.generation;
-            drop(state);
+            let generation = self.state.lock().generation;
+            self.sync_folder(generation, "freeing space in")?;
             self.free(&mut commits, generation);
         }
         Ok(())
@@ -573,6 +572,9 @@ impl Transactional {
             Some(Epoch::Open(staging)) if staging.is_lost => {
                 Err(self.id.refused(epoch, "append to it", LOST))
             }
+            Some(Epoch::Open(staging)) if staging.is_sealed => {
+                Err(self.id.refused(epoch, "append to it", "sealed"))
+            }
             Some(Epoch::Open(staging)) => staging.append(partition, producer, batch),
             Some(other) => Err(self.id.refused(epoch, "append to it", other.name())),
             None => Err(self.id.refused(epoch, "append to it", self.absent(&state, epoch))),
@@ -583,30 +585,63 @@ impl Transactional {
         if state.done.contains(epoch) { "committed" } else { "not begun, or aborted" }
     }
 
-    /// Makes an epoch's records durable, yet invisible. Again does nothing.
+    /// Hands all of an epoch's records to the operating system: nothing can be appended to it any more. They are durable once the epoch is
+    /// [prepared](Transactional::prepare). Waits for no disk, so that a thread which must not can leave that to another. Again does nothing.
+    ///
+    /// # Errors
+    /// A full disk leaves the epoch open: seal it again or abort.
+    pub fn seal(&self, epoch: u64) -> Result<()> {
+        let mut state = self.state()?;
+        self.id.environment.check_writer("sealing an epoch")?;
+        match state.epochs.get_mut(&epoch) {
+            Some(Epoch::Open(staging)) if staging.is_lost => Err(self.id.refused(epoch, "seal it", LOST)),
+            Some(Epoch::Open(staging)) => staging.seal(),
+            Some(Epoch::Prepared(_)) => Ok(()),
+            Some(other) => Err(self.id.refused(epoch, "seal it", other.name())),
+            None => Err(self.id.refused(epoch, "seal it", self.absent(&state, epoch))),
+        }
+    }
+
+    /// Makes an epoch's records durable, yet invisible. Again does nothing. Other epochs of the id can be written meanwhile.
     ///
     /// # Errors
     /// If [`Error::effect`] is unknown, prepare again. A full disk leaves the epoch open: prepare again or abort.
     pub fn prepare(&self, epoch: u64) -> Result<PreparedEpoch> {
         let mut state = self.state()?;
         self.id.environment.check_writer("preparing an epoch")?;
-        let summary = match state.epochs.get_mut(&epoch) {
+        let sealed = match state.epochs.get_mut(&epoch) {
             Some(Epoch::Open(staging)) if staging.is_lost => {
                 return Err(self.id.refused(epoch, "prepare it", LOST));
             }
-            Some(Epoch::Open(staging)) => staging.finish()?,
+            Some(Epoch::Open(staging)) => staging.sealed()?,
             Some(Epoch::Prepared(summary)) => {
                 let summary = summary.clone();
-                self.id.sync_folder(&state, "preparing")?;
+                drop(state);
+                self.id.sync_folder(self.generation, "preparing")?;
                 return Ok(summary);
             }
             Some(other) => return Err(self.id.refused(epoch, "prepare it", other.name())),
             None => return Err(self.id.refused(epoch, "prepare it", self.absent(&state, epoch))),
         };
-        self.id.rename(&state, "preparing", epoch, "open", "prepared")?;
-        state.epochs.insert(epoch, Epoch::Prepared(summary.clone()));
-        self.id.sync_folder(&state, "preparing")?;
-        Ok(summary)
+        drop(state);
+        let synced = sealed.sync();
+        // Meanwhile it may have been aborted or fenced.
+        let mut state = self.state()?;
+        match state.epochs.get_mut(&epoch) {
+            Some(Epoch::Open(staging)) => {
+                staging.is_lost |= synced.is_err();
+                synced?;
+                self.id.rename(&state, "preparing", epoch, "open", "prepared")?;
+                state.epochs.insert(epoch, Epoch::Prepared(sealed.summary.clone()));
+            }
+            // Another thread was quicker.
+            Some(Epoch::Prepared(_)) => {}
+            Some(other) => return Err(self.id.refused(epoch, "prepare it", other.name())),
+            None => return Err(self.id.refused(epoch, "prepare it", self.absent(&state, epoch))),
+        }
+        drop(state);
+        self.id.sync_folder(self.generation, "preparing")?;
+        Ok(sealed.summary)
     }
 
     /// Moves a prepared epoch's records to where readers see them: all of them, also across a crash. Again does nothing.

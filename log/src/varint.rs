@@ -25,6 +25,12 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
             *bytes = rest;
             Some(u64::from(a & 0x7F) | u64::from(b) << 7)
         }
+        // A length that was written before it was known, see `patch_padded`.
+        [a, b, c, d, e, ref rest @ ..] if a & b & c & d >= 0x80 && e < 0x80 => {
+            *bytes = rest;
+            let low = [a, b, c, d].iter().rev().fold(0, |n, byte| n << 7 | u64::from(byte & 0x7F));
+            Some(low | u64::from(e) << 28)
+        }
         _ => take_long(bytes),
     }
 }

@@ -1,15 +1,16 @@
 //! Sinks: what a connector implements to be written exactly once, and the operator that writes it.
 //!
 //! A sink has two halves, as two-phase commit has two parties:
-//! 1. a [`SinkWriter`] on each worker takes records, and at a barrier *prepares*: what it has taken since the last barrier becomes
-//!    durable but stays invisible, and a token names it;
-//! 2. one [`Committer`] for the whole sink makes tokens visible, after the checkpoint that holds them is stored. Committing is
-//!    idempotent, since after a crash the tokens of the restored checkpoint are committed again.
+//! 1. a [`SinkWriter`] on each worker takes records, and at a barrier *prepares*: what it has taken since the last barrier is
+//!    complete but stays invisible, and a token names it;
+//! 2. one [`Committer`] for the whole sink makes what tokens name durable before the checkpoint that holds them is stored, unless preparing
+//!    has done so, and makes it visible afterwards. Committing is idempotent, since after a crash the tokens of the restored checkpoint are
+//!    committed again.
 //!
 //! A start goes: [`Committer::recover`] with a generation higher than any before (older writers and committers are fenced, the
 //! restored checkpoint's tokens committed, everything else that was prepared thrown away), then the writers are opened.
 
-pub use crate::batch::Batch;
+pub use crate::batch::{Batch, Origin, Stamp};
 use crate::context::{BlameCell, OperatorMetrics, TaskContext, TokenPart};
 use crate::edge::{Operator, Signal};
 use crate::error::{BoxError, Error, Result};
@@ -46,8 +47,11 @@ pub trait SinkWriter<T> {
     /// Takes all records out of `batch`.
     fn write(&mut self, batch: &mut Batch<T>) -> Result<(), BoxError>;
 
-    /// Makes everything since the last barrier durable and keeps it invisible. The token names it for the committer; `None` if
+    /// Completes everything since the last barrier and keeps it invisible. The token names it for the committer; `None` if
     /// there is nothing to commit. Records after this call belong to the next epoch.
+    ///
+    /// It is called in a worker's step, and what waits here makes every result late. What takes a disk or a network is better left to
+    /// [`Committer::sync`].
     fn prepare(&mut self, epoch: Epoch) -> Result<Option<Vec<u8>>, BoxError>;
 
     /// How many bytes have been written since the writer was opened, if it counts them.
@@ -73,6 +77,13 @@ pub trait Committer: Send {
     /// Takes the sink over for this generation: fences older ones, commits `tokens` (those of the checkpoint the job starts
     /// from; they may have been committed already), and throws away whatever else was prepared. Called once, first.
     fn recover(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError>;
+
+    /// Makes durable what the tokens name: a checkpoint that holds them is about to be stored, and whatever happens then, they can be
+    /// committed. Called by the job's driver before each checkpoint is stored; idempotent. Default: nothing, for a sink whose
+    /// [`SinkWriter::prepare`] has done so. Who wraps a committer has to pass this on.
+    fn sync(&mut self, _tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        Ok(())
+    }
 
     /// Makes the tokens of a stored epoch visible. Idempotent. What was prepared for an epoch that was given up comes with a later one:
     /// only [`Committer::recover`] throws anything away.

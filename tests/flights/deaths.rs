@@ -85,6 +85,10 @@ impl Committer for Dying<Box<dyn Committer>> {
         Ok(())
     }
 
+    fn sync(&mut self, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
+        self.inner.sync(tokens)
+    }
+
     fn commit(&mut self, epoch: Epoch, tokens: &[Vec<u8>]) -> Result<(), CommitError> {
         if !tokens.is_empty() {
             self.reach("before-commit");

@@ -21,7 +21,8 @@ pub trait Field {
 
 impl Field for u64 {
     fn write(&self, out: &mut Vec<u8>) {
-        write!(out, "{self}").expect("a vector takes all that is written");
+        // Twenty digits are the most that there are.
+        out.extend_from_slice(Inline::<20>::EMPTY.with_decimal(*self).as_bytes());
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! Events as records of the embedded log: fields one after the other, numbers in eight bytes, strings behind their length.
 //!
-//! Decoding a [`Full`] event copies every string into it; decoding a [`Lean`] one of the same record passes the strings over.
+//! Decoding a [`Full`] event copies every string into it; decoding a [`Lean`] one of the same record passes the strings over. The record of a lean
+//! event ends before them.
 
 use crate::event::{
     Auction, AuctionStrings, Bid, BidStrings, City, Event, Full, Lean, Name, Person, PersonStrings, State,
@@ -28,20 +29,15 @@ impl Format<Full> for EventFormat {
         let mut to = To(bytes);
         match event {
             Full::Person(p, s) => {
-                to.tag(PERSON);
-                to.numbers([p.id, p.date_time.millis() as u64]);
-                to.strings([p.name.as_bytes(), p.city.as_bytes(), p.state.as_bytes()]);
+                to.person(p);
                 to.strings([s.email_address.as_bytes(), s.credit_card.as_bytes(), s.extra.as_bytes()]);
             }
             Full::Auction(a, s) => {
-                to.tag(AUCTION);
-                to.numbers([a.id, a.initial_bid, a.reserve, a.date_time.millis() as u64]);
-                to.numbers([a.expires.millis() as u64, a.seller, a.category]);
+                to.auction(a);
                 to.strings([s.item_name.as_bytes(), s.description.as_bytes(), s.extra.as_bytes()]);
             }
             Full::Bid(b, s) => {
-                to.tag(BID);
-                to.numbers([b.auction, b.bidder, b.price, b.date_time.millis() as u64, b.number]);
+                to.bid(b);
                 to.strings([s.channel.as_bytes(), s.url.as_bytes(), s.extra.as_bytes()]);
             }
         }
@@ -55,10 +51,14 @@ impl Format<Full> for EventFormat {
 }
 
 impl Format<Lean> for EventFormat {
-    /// # Errors
-    /// Always: records have strings, which a lean event lacks.
-    fn encode(&self, _event: &Lean, _bytes: &mut Vec<u8>) -> Result<(), BoxError> {
-        Err("a lean event has not the strings of a record: write full ones".into())
+    fn encode(&self, event: &Lean, bytes: &mut Vec<u8>) -> Result<(), BoxError> {
+        let mut to = To(bytes);
+        match event {
+            Lean::Person(person) => to.person(person),
+            Lean::Auction(auction) => to.auction(auction),
+            Lean::Bid(bid) => to.bid(bid),
+        }
+        Ok(())
     }
 
     #[inline]
@@ -71,42 +71,47 @@ impl Format<Lean> for EventFormat {
 #[inline]
 fn decode<E: Event>(bytes: &[u8]) -> Result<E, BoxError> {
     let (tag, rest) = bytes.split_first().ok_or("an event of no bytes")?;
-    let mut from = From(rest);
+    let mut from = From { rest, is_ascii: false, is_cut: false };
     // The strings are read after the numbers, by the event's form: what is wrong with them is told afterwards.
-    let mut wrong = Ok(());
     let event = match *tag {
         PERSON => {
             let [id, date_time] = from.numbers()?;
-            let (name, city, state): (Name, City, State) = (from.string()?, from.string()?, from.string()?);
+            from.expect_strings();
+            let (name, city, state): (Name, City, State) = (from.string(), from.string(), from.string());
             let person = Person { id, date_time: time(date_time), name, city, state };
             E::of_person(person, || PersonStrings {
-                email_address: from.string_or(&mut wrong),
-                credit_card: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+                email_address: from.string(),
+                credit_card: from.string(),
+                extra: from.string(),
             })
         }
         AUCTION => {
             let [id, initial_bid, reserve, date_time, expires, seller, category] = from.numbers()?;
             let (date_time, expires) = (time(date_time), time(expires));
             let auction = Auction { id, initial_bid, reserve, date_time, expires, seller, category };
-            E::of_auction(auction, || AuctionStrings {
-                item_name: from.string_or(&mut wrong),
-                description: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+            E::of_auction(auction, || {
+                from.expect_strings();
+                AuctionStrings { item_name: from.string(), description: from.string(), extra: from.string() }
             })
         }
         BID => {
             let [auction, bidder, price, date_time, number] = from.numbers()?;
             let bid = Bid { auction, bidder, price, date_time: time(date_time), number };
-            E::of_bid(bid, || BidStrings {
-                channel: from.string_or(&mut wrong),
-                url: from.string_or(&mut wrong),
-                extra: from.string_or(&mut wrong),
+            E::of_bid(bid, || {
+                from.expect_strings();
+                BidStrings { channel: from.string(), url: from.string(), extra: from.string() }
             })
         }
         other => return Err(format!("an event begins with P, A or B, not with byte {other}").into()),
     };
-    wrong.map(|()| event)
+    if from.is_cut { Err(cut(bytes)) } else { Ok(event) }
+}
+
+#[cold]
+fn cut(bytes: &[u8]) -> BoxError {
+    let length = bytes.len();
+    format!("an event of {length} bytes ends within its strings, or one of them is too long or not UTF-8")
+        .into()
 }
 
 fn time(millis: u64) -> Timestamp {
@@ -116,6 +121,23 @@ fn time(millis: u64) -> Timestamp {
 struct To<'a>(&'a mut Vec<u8>);
 
 impl To<'_> {
+    fn person(&mut self, p: &Person) {
+        self.tag(PERSON);
+        self.numbers([p.id, p.date_time.millis() as u64]);
+        self.strings([p.name.as_bytes(), p.city.as_bytes(), p.state.as_bytes()]);
+    }
+
+    fn auction(&mut self, a: &Auction) {
+        self.tag(AUCTION);
+        self.numbers([a.id, a.initial_bid, a.reserve, a.date_time.millis() as u64]);
+        self.numbers([a.expires.millis() as u64, a.seller, a.category]);
+    }
+
+    fn bid(&mut self, b: &Bid) {
+        self.tag(BID);
+        self.numbers([b.auction, b.bidder, b.price, b.date_time.millis() as u64, b.number]);
+    }
+
     fn tag(&mut self, tag: u8) {
         self.0.push(tag);
     }
@@ -132,36 +154,44 @@ impl To<'_> {
     }
 }
 
-struct From<'a>(&'a [u8]);
+struct From<'a> {
+    rest: &'a [u8],
+    /// Whether all strings are known to be ASCII.
+    is_ascii: bool,
+    /// A string was not there, or is none.
+    is_cut: bool,
+}
 
 impl From<'_> {
-    #[inline]
+    #[inline(always)]
     fn numbers<const N: usize>(&mut self) -> Result<[u64; N], BoxError> {
-        let (numbers, rest) = self.0.split_at_checked(8 * N).ok_or("an event ends within its numbers")?;
-        self.0 = rest;
+        let (numbers, rest) = self.rest.split_at_checked(8 * N).ok_or("an event ends within its numbers")?;
+        self.rest = rest;
         let number =
             |at: usize| u64::from_le_bytes(numbers[8 * at..8 * at + 8].try_into().expect("eight bytes"));
         Ok(std::array::from_fn(number))
     }
 
-    #[inline]
-    fn string<const N: usize>(&mut self) -> Result<Inline<N>, BoxError> {
-        let (length, rest) = self.0.split_first().ok_or("an event ends before a string")?;
-        let length = usize::from(*length);
-        let string = Inline::of_prefix(rest, length);
-        let string =
-            string.ok_or_else(|| format!("there is no string of {length} bytes, or not of {N} or fewer"))?;
-        self.0 = &rest[length..];
-        Ok(string)
+    /// Only strings follow.
+    #[inline(always)]
+    fn expect_strings(&mut self) {
+        self.is_ascii = self.rest.is_ascii();
     }
 
-    /// The string, or the empty one, and what was wrong.
-    #[inline]
-    fn string_or<const N: usize>(&mut self, wrong: &mut Result<(), BoxError>) -> Inline<N> {
-        self.string().unwrap_or_else(|error| {
-            *wrong = Err(error);
-            Inline::EMPTY
-        })
+    /// The next string; the empty one if there is none.
+    #[inline(always)]
+    fn string<const N: usize>(&mut self) -> Inline<N> {
+        let Some((length, rest)) = self.rest.split_first() else {
+            self.is_cut = true;
+            return Inline::EMPTY;
+        };
+        let length = usize::from(*length);
+        let Some(string) = Inline::of_prefix(rest, length, self.is_ascii) else {
+            self.is_cut = true;
+            return Inline::EMPTY;
+        };
+        self.rest = &rest[length..];
+        string
     }
 }
 
@@ -170,12 +200,15 @@ impl From<'_> {
 ///
 /// # Errors
 /// Of the log.
-pub fn write(log: &Log, generator: Generator, events: u64, partitions: u32) -> Result<(), BoxError> {
+pub fn write<E: Event>(log: &Log, generator: Generator, events: u64, partitions: u32) -> Result<(), BoxError>
+where
+    EventFormat: Format<E>,
+{
     let topic = log.create_topic(TOPIC, TopicOptions::new(partitions))?;
     let mut batch = RecordBatch::new();
     for block in 0..events.div_ceil(BLOCK) {
         for n in block * BLOCK..events.min((block + 1) * BLOCK) {
-            let event: Full = generator.event(n);
+            let event: E = generator.event(n);
             batch.push_with(None, event.date_time().millis(), |bytes| EventFormat.encode(&event, bytes))?;
         }
         topic.append((block % u64::from(partitions)) as u32, &mut batch)?;
@@ -198,6 +231,10 @@ mod tests {
             let full: Full = EventFormat.decode(&bytes).unwrap();
             let lean: Lean = EventFormat.decode(&bytes).unwrap();
             assert_eq!((full, lean), (event, generator.event(n)));
+            bytes.clear();
+            EventFormat.encode(&lean, &mut bytes).unwrap();
+            assert_eq!(Format::<Lean>::decode(&EventFormat, &bytes).unwrap(), lean);
+            assert!(Format::<Full>::decode(&EventFormat, &bytes).is_err(), "it has no strings");
         }
     }
 

@@ -50,7 +50,13 @@ fn median(mut reports: Vec<Report>) -> Report {
     reports.swap_remove(reports.len() / 2)
 }
 
-fn child(command: &str, query: Query, input: &[String], engine: &[String]) -> Result<Report, BoxError> {
+/// Runs a query in a process of its own.
+pub(crate) fn child(
+    command: &str,
+    query: Query,
+    input: &[String],
+    engine: &[String],
+) -> Result<Report, BoxError> {
     let output = Command::new(std::env::current_exe()?)
         .args([command, &query.to_string(), "--json"])
         .args(input)

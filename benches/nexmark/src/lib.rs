@@ -11,6 +11,8 @@
 //! | [`answer`], [`sink`] | rows and their digests |
 //! | [`source`], [`codec`] | where the engine reads the events from: the generator, or the embedded log |
 //! | [`run`], [`compare`] | one run and what is measured; every query beside its floor |
+//! | [`latency`] | how long a result takes, at a rate |
+//! | [`scale`] | what becomes of a query when its state outgrows memory |
 
 pub mod answer;
 pub mod codec;
@@ -19,7 +21,9 @@ pub mod event;
 pub mod floor;
 pub mod generator;
 pub mod inline;
+pub mod latency;
 pub mod queries;
 pub mod run;
+pub mod scale;
 pub mod sink;
 pub mod source;

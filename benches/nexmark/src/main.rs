@@ -1,14 +1,19 @@
 //! The program `nexmark`: runs a query on the engine or by hand, makes events, and sets all queries beside their floor.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+mod arguments;
+
+use arguments::{EngineArgs, InputArgs, KindArgs, ResourceArgs};
+use clap::{Parser, Subcommand};
 use nexmark::codec;
 use nexmark::compare::{self, Comparison};
-use nexmark::event::Full;
+use nexmark::event::{Full, Lean};
 use nexmark::generator::Generator;
+use nexmark::latency::{LatencyReport, LatencySetup, Percentiles, Rate};
 use nexmark::queries::Query;
-use nexmark::run::{EngineSetup, Form, From, Report, Setup};
-use rivermark::{BoxError, Engine, StateBackend};
+use nexmark::run::{Form, Report};
+use nexmark::scale::{self, Curve};
+use rivermark::{BoxError, Engine};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +58,49 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measures how long results take, at a rate: from when an event was due to be appended to the log.
+    Latency {
+        /// q0, q1, q2, q5, q7, q8, q12, q18 or q19.
+        query: Query,
+        #[command(flatten)]
+        kind: KindArgs,
+        #[command(flatten)]
+        resources: ResourceArgs,
+        /// Events a second, or a share of the most that is possible, which is then measured first.
+        #[arg(long, default_value = "50%")]
+        rate: Rate,
+        /// For how long events are due.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// How many seconds of that are not counted.
+        #[arg(long, default_value_t = 5)]
+        warm_up: u64,
+        /// In which directory the engine's own is made, and deleted again.
+        #[arg(long)]
+        directory: Option<PathBuf>,
+        /// Prints one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs queries over more and more events, each run a process of its own, and prints a table.
+    Scale {
+        /// q0 to q20.
+        #[arg(required = true)]
+        queries: Vec<Query>,
+        /// How many events.
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000,50000000")]
+        events: Vec<u64>,
+        #[command(flatten)]
+        kind: KindArgs,
+        #[command(flatten)]
+        engine: EngineArgs,
+        /// Where the curves are drawn, as SVG.
+        #[arg(long)]
+        plot: Option<PathBuf>,
+        /// Prints every run as a line of JSON, too.
+        #[arg(long)]
+        json: bool,
+    },
     /// Writes events as text, or into the log of an engine.
     Generate {
         #[command(flatten)]
@@ -85,151 +133,6 @@ enum Command {
     },
 }
 
-#[derive(Args, Clone)]
-struct InputArgs {
-    /// How many events.
-    #[arg(long, default_value_t = 1_000_000)]
-    events: u64,
-    /// Which fields events have.
-    #[arg(long, value_enum, default_value_t = FormArg::Full)]
-    events_form: FormArg,
-    /// Where the generator's hash begins.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// By how many milliseconds events are out of order at most.
-    #[arg(long, default_value_t = 1000)]
-    jitter_ms: u64,
-    /// Events in a millisecond of event time.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    events_per_ms: u64,
-}
-
-#[derive(Args, Clone)]
-struct EngineArgs {
-    /// How many workers.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Where keyed state lives.
-    #[arg(long, value_enum, default_value_t = StateArg::Rocksdb)]
-    state: StateArg,
-    /// How much memory it may have, in MiB.
-    #[arg(long)]
-    state_budget_mib: Option<usize>,
-    /// The time between checkpoints: 1s, 500ms, or off.
-    #[arg(long, default_value = "1s", value_parser = interval)]
-    checkpoint: Interval,
-    /// Where events are read from.
-    #[arg(long, value_enum, default_value_t = SourceArg::Generator)]
-    source: SourceArg,
-    /// The directory that `generate --to-log` wrote to, for `--source log`. Without it, the events are written to a temporary one first.
-    #[arg(long)]
-    log: Option<PathBuf>,
-}
-
-#[derive(Copy, Clone, ValueEnum)]
-enum FormArg {
-    Full,
-    Lean,
-}
-
-#[derive(Copy, Clone, ValueEnum)]
-enum StateArg {
-    Memory,
-    Rocksdb,
-}
-
-#[derive(Copy, Clone, ValueEnum)]
-enum SourceArg {
-    Generator,
-    Log,
-}
-
-/// The time between checkpoints.
-#[derive(Copy, Clone)]
-struct Interval(Option<Duration>);
-
-fn interval(text: &str) -> Result<Interval, String> {
-    let wrong = || format!("`{text}` is no time between checkpoints: say 1s, 500ms, or off");
-    let number = |digits: &str| digits.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(wrong);
-    Ok(Interval(match text {
-        "off" => None,
-        _ => Some(match text.strip_suffix("ms") {
-            Some(digits) => Duration::from_millis(number(digits)?),
-            None => Duration::from_secs(number(text.strip_suffix('s').ok_or_else(wrong)?)?),
-        }),
-    }))
-}
-
-impl InputArgs {
-    fn generator(&self) -> Generator {
-        let InputArgs { seed, jitter_ms, events_per_ms, .. } = *self;
-        Generator { seed, jitter_ms, events_per_ms }
-    }
-
-    /// The same, as they are typed.
-    fn arguments(&self) -> Vec<String> {
-        let form = match self.events_form {
-            FormArg::Full => "full",
-            FormArg::Lean => "lean",
-        };
-        let InputArgs { events, seed, jitter_ms, events_per_ms, .. } = self;
-        let numbers = format!(
-            "--events={events} --seed={seed} --jitter-ms={jitter_ms} --events-per-ms={events_per_ms}"
-        );
-        numbers.split(' ').map(str::to_owned).chain([format!("--events-form={form}")]).collect()
-    }
-
-    fn setup(&self, query: Query, digest: bool) -> Setup {
-        let form = match self.events_form {
-            FormArg::Full => Form::Full,
-            FormArg::Lean => Form::Lean,
-        };
-        Setup { query, generator: self.generator(), events: self.events, form, digest }
-    }
-}
-
-impl EngineArgs {
-    /// The same, as they are typed.
-    fn arguments(&self) -> Vec<String> {
-        let state = match self.state {
-            StateArg::Memory => "memory",
-            StateArg::Rocksdb => "rocksdb",
-        };
-        let source = match self.source {
-            SourceArg::Generator => "generator",
-            SourceArg::Log => "log",
-        };
-        let checkpoint =
-            self.checkpoint.0.map_or("off".into(), |interval| format!("{}ms", interval.as_millis()));
-        let mut arguments = vec![
-            format!("--workers={}", self.workers),
-            format!("--state={state}"),
-            format!("--source={source}"),
-            format!("--checkpoint={checkpoint}"),
-        ];
-        arguments.extend(self.state_budget_mib.map(|mebibytes| format!("--state-budget-mib={mebibytes}")));
-        arguments.extend(self.log.as_ref().map(|directory| format!("--log={}", directory.display())));
-        arguments
-    }
-
-    fn setup(&self) -> EngineSetup {
-        EngineSetup {
-            workers: self.workers,
-            state: match self.state {
-                StateArg::Memory => StateBackend::Memory,
-                StateArg::Rocksdb => StateBackend::RocksDb,
-            },
-            state_budget: self.state_budget_mib.map(|mebibytes| mebibytes << 20),
-            checkpoint: self.checkpoint.0,
-            source: match self.source {
-                SourceArg::Generator => From::Generator,
-                SourceArg::Log => From::Log,
-            },
-            log: self.log.clone(),
-        }
-    }
-}
-
 fn show(report: &Report, json: bool) -> Result<(), BoxError> {
     if json {
         println!("{}", serde_json::to_string(report)?);
@@ -244,6 +147,29 @@ fn show(report: &Report, json: bool) -> Result<(), BoxError> {
     }
     println!("  {} MiB of memory at the peak", report.peak_rss_bytes >> 20);
     report.digest.iter().for_each(|digest| println!("  digest {digest}"));
+    Ok(())
+}
+
+fn show_latency(report: &LatencyReport, json: bool) -> Result<(), BoxError> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    let LatencyReport { query, rate_per_s, achieved_per_s, timed_rows, arrived, committed, .. } = report;
+    let most = report.most_per_s.map_or(String::new(), |most| format!(" (the most: {:.2} M)", most / 1e6));
+    println!("{query}: {:.3} M events/s due{most}, {:.3} M read", rate_per_s / 1e6, achieved_per_s / 1e6);
+    println!("  {timed_rows} rows timed");
+    let line = |what: &str, of: &Percentiles| {
+        let Percentiles { p50_ms, p99_ms, p999_ms, p9999_ms, max_ms } = of;
+        println!(
+            "  {what}: p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, p99.9 {p999_ms:.2}, p99.99 {p9999_ms:.2}, max {max_ms:.2}"
+        );
+    };
+    line("at the sink", arrived);
+    line("committed  ", committed);
+    if let (Some(p50), Some(p99)) = (report.checkpoint_p50_ms, report.checkpoint_p99_ms) {
+        println!("  {} checkpoints, p50 {p50:.1} ms, p99 {p99:.1} ms", report.checkpoints);
+    }
     Ok(())
 }
 
@@ -263,7 +189,11 @@ fn write_text(generator: Generator, events: u64) -> Result<(), BoxError> {
 
 fn write_log(directory: &Path, input: &InputArgs, partitions: usize) -> Result<(), BoxError> {
     let engine = Engine::open(directory)?;
-    codec::write(engine.log(), input.generator(), input.events, partitions as u32)
+    let write = match input.kind.form() {
+        Form::Full => codec::write::<Full>,
+        Form::Lean => codec::write::<Lean>,
+    };
+    write(engine.log(), input.kind.generator(), input.events, partitions as u32)
 }
 
 fn main() -> Result<(), BoxError> {
@@ -272,10 +202,33 @@ fn main() -> Result<(), BoxError> {
             show(&input.setup(query, digest).engine(&engine.setup())?, json)
         }
         Command::Floor { query, input, digest, json } => show(&input.setup(query, digest).floor(), json),
+        Command::Latency { query, kind, resources, rate, seconds, warm_up, directory, json } => {
+            let (time, warm_up) = (Duration::from_secs(seconds), Duration::from_secs(warm_up));
+            let (generator, form, resources) = (kind.generator(), kind.form(), resources.resources());
+            let setup = LatencySetup { query, generator, form, resources, rate, time, warm_up, directory };
+            show_latency(&setup.measure()?, json)
+        }
+        Command::Scale { queries, events, kind, engine, plot, json } => {
+            let arguments = [kind.arguments(), engine.arguments()].concat();
+            let curves = queries.into_iter().map(|query| {
+                Curve::measure(query, &events, &arguments, |report| match json {
+                    true => show(report, true),
+                    false => Ok(()),
+                })
+            });
+            let curves: Vec<Curve> = curves.collect::<Result<_, _>>()?;
+            print!("{}", scale::table(&curves));
+            let (form, state) = (kind.form_name(), engine.resources.state_title());
+            let budget = engine.resources.state_budget_mib;
+            let budget = budget.map_or(String::new(), |mebibytes| format!(" within {mebibytes} MiB"));
+            let title =
+                format!("{form} events, {} workers, state in {state}{budget}", engine.resources.workers);
+            plot.map_or(Ok(()), |path| scale::plot(&curves, &title, &path))
+        }
         Command::Generate { input, to_log: Some(directory), workers } => {
             write_log(&directory, &input, workers)
         }
-        Command::Generate { input, to_log: None, .. } => write_text(input.generator(), input.events),
+        Command::Generate { input, to_log: None, .. } => write_text(input.kind.generator(), input.events),
         Command::All { input, engine, queries, runs, plot, json } => {
             let queries = if queries.is_empty() { Query::ALL.to_vec() } else { queries };
             let (mut rows, arguments) = (Vec::new(), (input.arguments(), engine.arguments()));
@@ -290,9 +243,9 @@ fn main() -> Result<(), BoxError> {
             let title = format!(
                 "{} {} events, {} workers, {} state",
                 input.events,
-                if matches!(input.events_form, FormArg::Full) { "full" } else { "lean" },
-                engine.workers,
-                if matches!(engine.state, StateArg::Memory) { "memory" } else { "RocksDB" },
+                input.kind.form_name(),
+                engine.resources.workers,
+                engine.resources.state_title(),
             );
             plot.map_or(Ok(()), |path| compare::plot(&rows, &title, &path))
         }

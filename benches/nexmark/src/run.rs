@@ -50,9 +50,9 @@ pub struct Setup {
     pub digest: bool,
 }
 
-/// How the engine runs it.
+/// What the engine may use.
 #[derive(Clone, Debug)]
-pub struct EngineSetup {
+pub struct Resources {
     /// How many workers there are, and partitions of the source.
     pub workers: usize,
     /// Where keyed state lives.
@@ -61,6 +61,13 @@ pub struct EngineSetup {
     pub state_budget: Option<usize>,
     /// The time between checkpoints, if there are any but the last one.
     pub checkpoint: Option<Duration>,
+}
+
+/// How the engine runs it.
+#[derive(Clone, Debug)]
+pub struct EngineSetup {
+    /// What it may use.
+    pub resources: Resources,
     /// Where events are read from.
     pub source: From,
     /// The directory of an engine in whose log the events are; otherwise they are written first, which is not in the time.
@@ -183,10 +190,10 @@ impl Setup {
     {
         let temporary = tempfile::tempdir()?;
         let directory = setup.log.as_deref().unwrap_or(temporary.path());
-        let engine = Engine::open_with(directory, setup.options())?;
-        let partitions = setup.workers as u32;
+        let engine = Engine::open_with(directory, setup.resources.options())?;
+        let partitions = setup.resources.workers as u32;
         if setup.source == From::Log && setup.log.is_none() {
-            codec::write(engine.log(), self.generator, self.events, partitions)?;
+            codec::write::<E>(engine.log(), self.generator, self.events, partitions)?;
         }
         // In a directory with the log of many runs, each begins anew.
         let version = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
@@ -223,8 +230,8 @@ impl Setup {
     }
 }
 
-impl EngineSetup {
-    fn options(&self) -> Options {
+impl Resources {
+    pub(crate) fn options(&self) -> Options {
         let options = Options::new().workers(self.workers).state_backend(self.state);
         let options = options.checkpoint_every(self.checkpoint).restart(Restart::Never);
         match self.state_budget {
@@ -233,22 +240,46 @@ impl EngineSetup {
         }
     }
 
-    fn complete(&self, report: Report, metrics: &Metrics) -> Report {
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.state {
+            StateBackend::Memory => "memory",
+            _ => "rocksdb",
+        }
+    }
+
+    /// What checkpoints came to, of those that the engine remembers.
+    pub(crate) fn checkpoints(&self, metrics: &Metrics) -> Checkpoints {
         let mut took: Vec<f64> =
             metrics.checkpoints.iter().map(|checkpoint| checkpoint.duration.as_secs_f64() * 1e3).collect();
         took.sort_by(f64::total_cmp);
         let quantile = |q: f64| took.get((took.len() as f64 * q) as usize).or(took.last()).copied();
-        Report {
-            workers: self.workers,
-            state: match self.state {
-                StateBackend::Memory => "memory".into(),
-                _ => "rocksdb".into(),
-            },
-            checkpoint_ms: self.checkpoint.map(|interval| interval.as_millis() as u64),
-            checkpoints: metrics.checkpoints_completed,
-            checkpoint_p50_ms: quantile(0.5),
-            checkpoint_p99_ms: quantile(0.99),
+        Checkpoints {
+            p50_ms: quantile(0.5),
+            p99_ms: quantile(0.99),
             state_bytes: metrics.checkpoints.iter().map(|taken| taken.state_bytes).max().unwrap_or(0),
+        }
+    }
+}
+
+/// What checkpoints came to.
+pub(crate) struct Checkpoints {
+    pub(crate) p50_ms: Option<f64>,
+    pub(crate) p99_ms: Option<f64>,
+    /// The largest.
+    pub(crate) state_bytes: u64,
+}
+
+impl EngineSetup {
+    fn complete(&self, report: Report, metrics: &Metrics) -> Report {
+        let checkpoints = self.resources.checkpoints(metrics);
+        Report {
+            workers: self.resources.workers,
+            state: self.resources.state_name().into(),
+            checkpoint_ms: self.resources.checkpoint.map(|interval| interval.as_millis() as u64),
+            checkpoints: metrics.checkpoints_completed,
+            checkpoint_p50_ms: checkpoints.p50_ms,
+            checkpoint_p99_ms: checkpoints.p99_ms,
+            state_bytes: checkpoints.state_bytes,
             ..report
         }
     }
@@ -275,7 +306,7 @@ fn cpu_seconds() -> f64 {
 }
 
 /// The most memory that this process ever had; 0 where the system does not tell.
-fn peak_rss_bytes() -> u64 {
+pub(crate) fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(0, |kib| kib << 10)

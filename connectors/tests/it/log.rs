@@ -167,6 +167,12 @@ fn a_commit_that_a_full_disk_interrupts_may_be_tried_again_and_one_that_is_fence
         (0..500).map(|row| (Stamp::derived(Timestamp::from_millis(0)), row)).collect();
     writer.write(&mut batch).unwrap();
     let token = [writer.prepare(Epoch(1)).unwrap().unwrap()];
+    let unsynced = committer.commit(Epoch(1), &token);
+    assert!(
+        matches!(unsynced, Err(CommitError::Refused(_))),
+        "what may be lost is not committed: {unsynced:?}"
+    );
+    committer.sync(&token).unwrap();
 
     disk.set_capacity(Some(disk.used()));
     assert!(matches!(committer.commit(Epoch(1), &token), Err(CommitError::Unknown(_))));

@@ -54,8 +54,23 @@ pub(super) struct Staging {
     /// Bytes that follow them.
     buffer: Vec<u8>,
     summary: PreparedEpoch,
+    /// The summary is at the end: nothing follows.
+    pub(super) is_sealed: bool,
     /// A sync failed: nobody knows what the file holds.
     pub(super) is_lost: bool,
+}
+
+/// An epoch that is written and not durable yet, to be synced while nothing is locked.
+pub(super) struct Sealed {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    pub(super) summary: PreparedEpoch,
+}
+
+impl Sealed {
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|error| Error::io("preparing", &self.path, error))
+    }
 }
 
 impl Staging {
@@ -63,7 +78,7 @@ impl Staging {
         let file = disk.create(&path)?;
         file.truncate(0)?;
         let summary = PreparedEpoch { epoch, records: 0, bytes: 0, partitions: Vec::new() };
-        Ok(Staging { path, file, written: 0, buffer: Vec::new(), summary, is_lost: false })
+        Ok(Staging { path, file, written: 0, buffer: Vec::new(), summary, is_sealed: false, is_lost: false })
     }
 
     /// Adds a batch, and empties it.
@@ -122,8 +137,11 @@ impl Staging {
         Ok(())
     }
 
-    /// Makes everything durable, with a summary at the end.
-    pub(super) fn finish(&mut self) -> Result<PreparedEpoch> {
+    /// Writes everything out, with a summary at the end.
+    pub(super) fn seal(&mut self) -> Result<()> {
+        if self.is_sealed {
+            return Ok(());
+        }
         self.flush()?;
         let failed = |e| Error::io("preparing", &self.path, e);
         let mut end = serde_json::to_vec(&self.summary).map_err(|e| failed(e.into()))?;
@@ -131,11 +149,15 @@ impl Staging {
         end.extend(trailer.iter().flat_map(|n| n.to_le_bytes()));
         self.file.write_at(&end, self.written).map_err(failed)?;
         self.file.truncate(self.written + end.len() as u64).map_err(failed)?;
-        self.file.sync().map_err(|error| {
-            self.is_lost = true;
-            Error::io("preparing", &self.path, error)
-        })?;
-        Ok(self.summary.clone())
+        self.is_sealed = true;
+        Ok(())
+    }
+
+    /// What is to be synced, sealed if it was not.
+    pub(super) fn sealed(&mut self) -> Result<Sealed> {
+        self.seal()?;
+        let (path, file) = (self.path.clone(), Arc::clone(&self.file));
+        Ok(Sealed { path, file, summary: self.summary.clone() })
     }
 }
 

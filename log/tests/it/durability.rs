@@ -7,8 +7,8 @@ use std::time::Duration;
 
 const BATCHES: u64 = 12;
 
-/// Appends batches of two; returns how many were acknowledged.
-fn history(disk: &MemoryDisk, durability: Durability) -> u64 {
+/// Appends batches of two, with upkeep behind each if wanted, which begins segments ahead of time; returns how many were acknowledged.
+fn history(disk: &MemoryDisk, durability: Durability, upkeep: bool) -> u64 {
     let clock = SetClock::default();
     let options = memory(disk).durability(durability).clock(clock.clone());
     let run = || -> Result<u64> {
@@ -23,6 +23,9 @@ fn history(disk: &MemoryDisk, durability: Durability) -> u64 {
                 assert!(i < BATCHES, "{error}");
                 return Ok(i);
             }
+            if upkeep && log.maintain(i as i64 * 10).is_err() {
+                return Ok(i + 1);
+            }
         }
         Ok(BATCHES)
     };
@@ -31,18 +34,19 @@ fn history(disk: &MemoryDisk, durability: Durability) -> u64 {
 
 #[test]
 fn what_was_acknowledged_survives_every_crash_as_far_as_durability_promises() {
-    for durability in
-        [Durability::Always, Durability::Interval(Duration::from_millis(30)), Durability::OsBuffered]
-    {
+    let durabilities =
+        [Durability::Always, Durability::Interval(Duration::from_millis(30)), Durability::OsBuffered];
+    for (durability, upkeep) in durabilities.into_iter().flat_map(|d| [(d, false), (d, true)]) {
         let whole = MemoryDisk::new();
-        assert_eq!(history(&whole, durability), BATCHES);
+        assert_eq!(history(&whole, durability, upkeep), BATCHES);
         for cut in 0..=whole.operations() {
             let disk = MemoryDisk::new();
             disk.cut_power_before(cut);
-            let acknowledged = history(&disk, durability);
+            let acknowledged = history(&disk, durability, upkeep);
             for crash in [Crash::Process].into_iter().chain((0..16).map(Crash::Power)) {
-                let context =
-                    format!("{durability:?}, cut before {cut}, {crash:?}, {acknowledged} acknowledged");
+                let context = format!(
+                    "{durability:?}, upkeep {upkeep}, cut before {cut}, {crash:?}, {acknowledged} acknowledged"
+                );
                 let survivor = disk.after(crash);
                 let log = Log::open("/log", memory(&survivor)).unwrap_or_else(|e| panic!("{context}: {e}"));
                 let topic = log.ensure_topic("t", TopicOptions::new(1).segment_bytes(300)).unwrap();
@@ -154,7 +158,7 @@ fn after_a_failed_sync_nothing_is_appended_until_the_log_is_opened_again() {
 }
 
 #[test]
-fn the_interval_syncs_on_append_and_in_maintain_when_it_is_due() {
+fn the_interval_syncs_on_append_when_it_is_due_and_in_maintain_when_half_of_it_is_over() {
     let disk = MemoryDisk::new();
     let clock = SetClock::default();
     let options =
@@ -171,10 +175,10 @@ fn the_interval_syncs_on_append_and_in_maintain_when_it_is_due() {
     append(&topic, 0, [1]);
     assert_eq!(durable(), 2);
     append(&topic, 0, [2]);
-    log.maintain(150).unwrap();
+    log.maintain(149).unwrap();
     assert_eq!(durable(), 2);
-    log.maintain(200).unwrap();
-    assert_eq!(durable(), 3);
+    log.maintain(150).unwrap();
+    assert_eq!(durable(), 3, "upkeep is early, so that an append need not wait");
     append(&topic, 0, [3]);
     clock.set(-50_000);
     append(&topic, 0, [4]);
@@ -218,4 +222,33 @@ fn appends_of_several_threads_share_syncs_and_each_is_durable_when_it_returns() 
         found.dedup();
         assert_eq!(found.len(), 200);
     }
+}
+
+#[test]
+fn upkeep_begins_a_segment_before_an_append_has_to() {
+    let disk = MemoryDisk::new();
+    let log = Log::open("/log", memory(&disk).durability(Durability::OsBuffered)).unwrap();
+    let topic = log.create_topic("t", TopicOptions::new(1).segment_bytes(1000)).unwrap();
+    let segments = || topic.info(0).unwrap().segments;
+    let grow = |bytes: u64| {
+        let until = topic.info(0).unwrap().bytes + bytes;
+        while topic.info(0).unwrap().bytes < until {
+            append(&topic, 0, [7]);
+        }
+    };
+    log.maintain(0).unwrap();
+    grow(400);
+    log.maintain(0).unwrap();
+    assert_eq!(segments(), 1, "it is not half full");
+    grow(200);
+    log.maintain(0).unwrap();
+    assert_eq!(segments(), 2, "it would have been full in two rounds");
+    let durable = Log::open("/log", memory(&disk.after(Crash::Power(0)))).unwrap();
+    assert!(values(&durable.topic("t").unwrap(), 0).len() >= 6, "what is closed is durable");
+    grow(700);
+    log.maintain(0).unwrap();
+    log.maintain(0).unwrap();
+    let before = segments();
+    log.maintain(0).unwrap();
+    assert_eq!(segments(), before, "what does not grow is not closed");
 }

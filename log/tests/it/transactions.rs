@@ -1,6 +1,6 @@
 //! Transactions: every short history, every crash within one, and what a full disk does.
 //!
-//! The model: an epoch is absent, open, prepared or committed, and holds some records in each of two partitions. What each action must do to it is
+//! The model: an epoch is absent, open, sealed, prepared or committed, and holds some records in each of two partitions. What each action must do to it is
 //! a few lines; the log is driven beside it and compared after every step.
 
 use crate::support::*;
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 enum Action {
     Begin(u64),
     Append(u64),
+    Seal(u64),
     Prepare(u64),
     Commit(u64),
     Abort(u64),
@@ -26,6 +27,7 @@ enum Action {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Stage {
     Open,
+    Sealed,
     Prepared,
     Committed,
 }
@@ -51,7 +53,11 @@ impl Model {
                 self.epochs.insert(epoch, (Open, 0));
             }
             Append(epoch) if stage(self, epoch) == Some(Open) => self.epochs.get_mut(&epoch).unwrap().1 += 1,
-            Prepare(epoch) if matches!(stage(self, epoch), Some(Open | Prepared)) => {
+            Seal(epoch) if matches!(stage(self, epoch), Some(Open | Sealed)) => {
+                self.epochs.get_mut(&epoch).unwrap().0 = Sealed;
+            }
+            Seal(epoch) => return stage(self, epoch) == Some(Prepared),
+            Prepare(epoch) if matches!(stage(self, epoch), Some(Open | Sealed | Prepared)) => {
                 self.epochs.get_mut(&epoch).unwrap().0 = Prepared;
             }
             Commit(epoch) if stage(self, epoch) == Some(Prepared) => {
@@ -68,12 +74,12 @@ impl Model {
             Fence => {
                 self.generation += 1;
                 self.has_zombie = true;
-                self.epochs.retain(|_, (stage, _)| *stage != Open);
+                self.epochs.retain(|_, (stage, _)| !matches!(stage, Open | Sealed));
             }
             Zombie(_) => {}
             Crash(_) => {
                 self.has_zombie = false;
-                self.epochs.retain(|_, (stage, _)| *stage != Open);
+                self.epochs.retain(|_, (stage, _)| !matches!(stage, Open | Sealed));
             }
             _ => return false,
         }
@@ -125,6 +131,7 @@ impl Driver {
         match action {
             Action::Begin(epoch) => sink.begin(epoch),
             Action::Append(epoch) => self.append(&sink, epoch),
+            Action::Seal(epoch) => sink.seal(epoch),
             Action::Prepare(epoch) => sink.prepare(epoch).map(|_| ()),
             Action::Commit(epoch) => sink.commit(epoch),
             Action::Abort(epoch) => sink.abort(epoch),
@@ -142,6 +149,7 @@ impl Driver {
                     let tried = [
                         zombie.begin(epoch),
                         self.append(zombie, epoch),
+                        zombie.seal(epoch),
                         zombie.prepare(epoch).map(|_| ()),
                         zombie.commit(epoch),
                         zombie.abort(epoch),
@@ -187,8 +195,9 @@ impl Driver {
 
 fn actions() -> Vec<Action> {
     use Action::*;
-    let of_an_epoch =
-        |epoch| [Begin(epoch), Append(epoch), Prepare(epoch), Commit(epoch), Abort(epoch), Zombie(epoch)];
+    let of_an_epoch = |epoch| {
+        [Begin(epoch), Append(epoch), Seal(epoch), Prepare(epoch), Commit(epoch), Abort(epoch), Zombie(epoch)]
+    };
     let crashes = [
         Crash(rivermark_log::Crash::Process),
         Crash(rivermark_log::Crash::Power(0)),
@@ -275,6 +284,7 @@ fn overlapping(disk: &MemoryDisk) -> Vec<Action> {
         Append(2),
         Commit(1),
         Append(2),
+        Seal(2),
         Prepare(2),
         Commit(2),
     ];

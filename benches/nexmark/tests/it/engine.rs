@@ -4,7 +4,7 @@ use crate::specification::{answers, floor_answer};
 use nexmark::event::Lean;
 use nexmark::generator::Generator;
 use nexmark::queries::Query;
-use nexmark::run::{EngineSetup, Form, From, Setup};
+use nexmark::run::{EngineSetup, Form, From, Resources, Setup};
 use rivermark::{StateBackend, millis};
 
 /// Rows and digest, with a checkpoint every few milliseconds.
@@ -16,7 +16,8 @@ fn engine_answer(
 ) -> (u64, u64) {
     let setup = Setup { query, generator: Generator::default(), events, form, digest: true };
     let checkpoint = Some(millis(20));
-    let engine = EngineSetup { workers, state, state_budget: None, checkpoint, source, log: None };
+    let resources = Resources { workers, state, state_budget: None, checkpoint };
+    let engine = EngineSetup { resources, source, log: None };
     let report = setup.engine(&engine).unwrap();
     assert!(report.seconds <= report.total_seconds && report.checkpoints > 0, "{query}: {report:?}");
     (report.rows, u64::from_str_radix(&report.digest.unwrap(), 16).unwrap())

@@ -3,4 +3,5 @@
 
 mod crashes;
 mod engine;
+mod latency;
 mod specification;
