@@ -160,7 +160,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             self.late.take(stamp, record.key, record.value, 1);
             return Ok(());
         }
-        let failed = self.failed("adding a record to its session");
+        let name = &self.name;
+        let failed = |e| Error::state(name, "adding a record to its session", e);
         let aggregate = &self.aggregate;
         let table = self.store.table(self.sessions);
         let sessions = table.upsert(record.hash, &record.key, Vec::new).map_err(&failed)?;
@@ -190,7 +191,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         Reached { watermark, time }: Reached,
         watch: &mut Watch<'_>,
     ) -> Result<Option<Timestamp>> {
-        let failed = self.failed("firing a session");
+        let name = &self.name;
+        let failed = |e| Error::state(name, "firing a session", e);
         let (gap, lateness) = (self.gap, self.lateness);
         let mut last = None;
         let table = self.store.table(self.sessions);
@@ -220,12 +222,11 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
 
     /// Sets the timers that [`Self::look_at`] asked for.
     fn set_again(&mut self, hash: u64, key: &K) -> Result<()> {
-        let failed = self.failed("setting the timer of a session");
+        let name = &self.name;
+        let failed = |e| Error::state(name, "setting the timer of a session", e);
         let timers = self.store.table(self.timers);
-        self.again
-            .drain(..)
-            .try_for_each(|at| timers.register(at.millis(), hash, key).map(drop))
-            .map_err(failed)
+        let again = self.again.drain(..);
+        again.map(|at| timers.register(at.millis(), hash, key)).try_for_each(|set| set.map(drop)).map_err(failed)
     }
 
     /// Fires what the watermark of `firing` has passed, up to a few batches. Answers whether all of it has fired.
