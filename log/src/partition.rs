@@ -94,7 +94,7 @@ pub(crate) struct Partition {
     tail: Arc<Tail>,
     /// The last segment and its bytes when upkeep last looked.
     looked: Mutex<Option<(u64, u64)>>,
-    /// One retention or compaction at a time.
+    /// One retention, compaction or segment begun ahead of time at once.
     pub(crate) upkeep: Mutex<()>,
 }
 
@@ -417,6 +417,8 @@ impl Partition {
         if !is_soon_full || growth == 0 || bytes < self.options.segment_bytes / 2 {
             return Ok(());
         }
+        // Nobody compacts what is not described yet.
+        let _one_at_a_time = self.upkeep.lock();
         self.writer("beginning a segment")?.is_awaiting_next = true;
         let synced = self.sync_to(self.end()).and_then(|()| self.sync_to(self.end()));
         let closed = {

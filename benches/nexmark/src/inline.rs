@@ -204,7 +204,7 @@ mod tests {
         let text = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrs";
         for length in 0..text.len() {
             let string = Inline::<71>::of_prefix(&text.as_bytes()[..length], length, true);
-            assert_eq!(string.unwrap().as_str(), &text[..length]);
+            assert_eq!(string, Some(Inline::of(&text[..length])));
         }
     }
 
