@@ -256,7 +256,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
         P: ProcessFunction<K, V, Out = Out>,
     {
         let due = self.store.table(self.timers).pop(until.millis());
-        let due = due.map_err(self.failed("taking the timers that are due"))?;
+        let due = due.map_err(|e| Error::state(&self.name, "taking the timers that are due", e))?;
         let Some((time, hash, key)) = due else { return Ok(None) };
         let time = Timestamp::from_millis(time);
         self.call_on_timer(time, (hash, key), watermark, watch, cx)?;
@@ -338,7 +338,9 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
     fn settle(&mut self, called: Result<(), BoxError>, stamp: &Stamp, watch: &Watch<'_>) -> Result<()> {
         let Err(error) = called else { return Ok(()) };
         self.failures.take(stamp, error, watch)?;
-        self.store.undo().map_err(self.failed("taking back what a failed call changed"))?;
+        self.store
+            .undo()
+            .map_err(|e| Error::state(&self.name, "taking back what a failed call changed", e))?;
         self.out.undo();
         self.sides.undo();
         Ok(())
@@ -437,7 +439,7 @@ fn run_next<K: Key, V, P: ProcessFunction<K, V>>(
     // At the end of time nothing more can come: its own records run too.
     let until = if watermark == Timestamp::MAX { watermark } else { watermark.minus_millis(1) };
     let next = order.waiting.next_time(&mut core.store, until);
-    let next = next.map_err(core.failed("taking the records that are due"))?;
+    let next = next.map_err(|e| Error::state(&core.name, "taking the records that are due", e))?;
     if core.fire::<V>(next.unwrap_or(watermark), None, watch, cx)?.is_some() {
         return Ok(1);
     }
@@ -488,7 +490,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
             }
         }
         drop(watch);
-        core.store.maintain().map_err(core.failed("keeping to the memory budget"))?;
+        core.store.maintain().map_err(|e| Error::state(&core.name, "keeping to the memory budget", e))?;
         core.send(cx)
     }
 
@@ -534,7 +536,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Operator<Keyed<K, V>> 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         // Where no records come, timers and other stores may still exceed the budget.
         let core = &mut self.core;
-        core.store.maintain().map_err(core.failed("keeping to the memory budget"))?;
+        core.store.maintain().map_err(|e| Error::state(&core.name, "keeping to the memory budget", e))?;
         if let Some(order) = &mut self.order {
             order.late.flush(cx)?;
         }

@@ -177,11 +177,6 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
         })
     }
 
-    fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, F> {
-        let name = Arc::clone(&self.name);
-        move |e| Error::state(&name, attempt, e)
-    }
-
     /// Calls the function on a key, and sets the timers that it asks for. Rows have the time `time`.
     fn call<R>(
         &mut self,
@@ -215,7 +210,8 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
         if judged.is_wanted {
             // The last moment has its turn before time ends.
             let turn = stamp.time.max(watermark).min(Timestamp::MAX.minus_millis(1));
-            let failed = self.failed("letting a record wait for its turn");
+            let name = &self.name;
+            let failed = |e| Error::state(name, "letting a record wait for its turn", e);
             let waiters = self.store.table(self.waiting).upsert(turn.millis(), hash, &key, Vec::new);
             let record = (stamp.time.millis(), watermark.millis(), stamp.origin.to_bits(), value.clone());
             waiters.map_err(failed)?.push(record);
@@ -261,7 +257,9 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
         // At the end of time nothing more can come: its own records run too.
         let next = next.filter(|turn| *turn < watermark || ends);
         let due = self.store.table(self.timers).pop(next.unwrap_or(watermark).millis());
-        if let Some((time, hash, key)) = due.map_err(self.failed("taking the timers that are due"))? {
+        if let Some((time, hash, key)) =
+            due.map_err(|e| Error::state(&self.name, "taking the timers that are due", e))?
+        {
             let time = Timestamp::from_millis(time);
             // How far time has come is known at the end only when all have fired.
             let forget = if ends && self.keeps_late { self.reached.time } else { watermark };
@@ -297,7 +295,7 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
                 (stamp, Keyed { hash, key: key.clone(), value })
             }));
         });
-        drained.map_err(self.failed("taking the records whose turn it is"))?;
+        drained.map_err(|e| Error::state(&self.name, "taking the records whose turn it is", e))?;
         // Stable: derived records, which have no origin, keep the order in which their key got them.
         due.sort_by_key(|(stamp, _)| (stamp.time, stamp.origin));
         let count = due.len();
@@ -320,7 +318,8 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
         let mut watch = blame.watch(&name);
         for _ in 0..self.out.in_one_go() {
             let due = self.store.table(self.clock).pop(cx.now.millis());
-            let due = due.map_err(self.failed("taking the timers that the clock makes due"))?;
+            let due =
+                due.map_err(|e| Error::state(&self.name, "taking the timers that the clock makes due", e))?;
             let Some((_, hash, key)) = due else { break };
             watch.at(&Stamp::derived(watermark));
             self.call((hash, &key), watermark, &watch, cx, |function, at, effects| {
@@ -334,7 +333,7 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> InTurn<K, V, F> {
 impl<K: Key, V: StateValue, F: ByKey<K, V>> Operator<Keyed<K, V>> for InTurn<K, V, F> {
     fn on_batch(&mut self, batch: &mut Batch<Keyed<K, V>>, cx: &mut TaskContext<'_>) -> Result<()> {
         batch.try_drain(|stamp, record| self.take_in(*stamp, record))?;
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.send(cx)
     }
 
@@ -374,7 +373,7 @@ impl<K: Key, V: StateValue, F: ByKey<K, V>> Operator<Keyed<K, V>> for InTurn<K, 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         self.run_by_clock(cx)?;
         // Where no records come, timers and other stores may still exceed the budget.
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }

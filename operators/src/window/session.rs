@@ -226,7 +226,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         let failed = |e| Error::state(name, "setting the timer of a session", e);
         let timers = self.store.table(self.timers);
         let again = self.again.drain(..);
-        again.map(|at| timers.register(at.millis(), hash, key)).try_for_each(|set| set.map(drop)).map_err(failed)
+        again
+            .map(|at| timers.register(at.millis(), hash, key))
+            .try_for_each(|set| set.map(drop))
+            .map_err(failed)
     }
 
     /// Fires what the watermark of `firing` has passed, up to a few batches. Answers whether all of it has fired.
@@ -274,7 +277,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
             self.add(*stamp, record)
         })?;
         drop(watch);
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.send(cx)?;
         self.out.send(cx)
     }
@@ -314,7 +317,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Sessi
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         // Where no records come, other stores may still exceed the budget.
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }

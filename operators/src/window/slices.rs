@@ -168,7 +168,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             Ok(())
         })?;
         drop(watch);
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))
     }
 
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, A> {
@@ -452,7 +452,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
             }
         })?;
         drop(watch);
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.send(cx)?;
         self.out.send(cx)
     }
@@ -492,7 +492,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> Operator<Keyed<K, V>> for Slice
 
     fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
         // Where no records come, other stores may still exceed the budget.
-        self.store.maintain().map_err(self.failed("keeping to the memory budget"))?;
+        self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))?;
         self.late.flush(cx)?;
         self.out.flush(cx)
     }
