@@ -34,10 +34,11 @@ mod scope;
 pub mod snapshot;
 mod store;
 mod table;
+pub mod view;
 
 #[cfg(feature = "rocksdb")]
 pub use backend::rocks::{RocksBackend, RocksBackends, RocksOptions};
-pub use backend::{Backend, Backends, Batch, Visit, memory::MemoryBackend, memory::MemoryBackends};
+pub use backend::{Backend, Backends, Batch, Frozen, Visit, memory::MemoryBackend, memory::MemoryBackends};
 pub use budget::MemoryBudget;
 pub use codec::{CodecError, StateValue, decode, encode_into};
 pub use error::{Result, StateError};
@@ -63,3 +64,4 @@ pub use table::timers::Timers;
 pub use table::value::ValueTable;
 pub use table::waiting::{Waiter, WaitingTable};
 pub use table::window::{Namespace, WindowTable};
+pub use view::{PartFiles, Queried, StateView, ViewFile};
