@@ -43,6 +43,8 @@ pub(crate) struct Environment {
     limits: Limits,
     /// Where state files are fetched to; `None` fetches into memory.
     scratch: Option<PathBuf>,
+    /// Where queries open state files; `None` reads them into memory.
+    pub(crate) queries: Option<PathBuf>,
     /// Numbers the folders of attempts.
     builds: AtomicU64,
     /// Batches that a channel between two workers holds: fewer in some simulations.
@@ -103,6 +105,7 @@ impl Environment {
             budget,
             limits: Limits::default(),
             scratch: Some(scratch),
+            queries: Some(directory.queries()),
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers: options.workers,
@@ -128,6 +131,7 @@ impl Environment {
             budget: MemoryBudget::new(options.state_budget),
             limits: Limits::default(),
             scratch: None,
+            queries: None,
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers,

@@ -1,0 +1,6 @@
+//! Queries of running jobs through the public API: what they see is the state at one stored epoch, of all operators and workers.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod consistency;
+mod questions;
+mod support;
