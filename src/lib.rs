@@ -103,6 +103,12 @@ pub use rivermark_operators::{
 };
 pub use rivermark_operators::{dead_letters, join, pattern, process, sink, source, table, testing, window};
 
+/// The state of running jobs over HTTP and JSON.
+#[cfg(feature = "server")]
+pub mod server {
+    pub use rivermark_server::*;
+}
+
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {
     pub use rivermark_engine::simulation::*;

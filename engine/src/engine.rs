@@ -120,7 +120,7 @@ impl Engine {
         let (wishes, wished) = unbounded();
         let (tell, outcome) = bounded(1);
         let environment = Arc::new(environment);
-        let queries = Queries::new(&environment, &shared.board);
+        let queries = Queries::new(&environment, &shared);
         let supervisor = Supervisor {
             environment,
             shared: Arc::clone(&shared),

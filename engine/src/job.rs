@@ -239,7 +239,11 @@ impl JobShared {
         }
     }
 
-    fn metrics(&self) -> Metrics {
+    pub(crate) fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
         let snapshot = |name: &Arc<str>| {
             let operator = &self.operators[name];
             OperatorSnapshot {
@@ -294,7 +298,7 @@ impl Job {
 
     /// What the job is doing now.
     pub fn status(&self) -> Status {
-        self.shared.status.lock().clone()
+        self.shared.status()
     }
 
     /// What the job has done so far. Costs a look at every operator and partition; disturbs nobody.

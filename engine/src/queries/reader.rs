@@ -5,6 +5,7 @@ use super::view::{Inner as ViewInner, View};
 use super::{Query, WindowQuery};
 use crate::directory::ScratchFolder;
 use crate::environment::Environment;
+use crate::job::{JobShared, Metrics, Status};
 use crate::options::StateBackend;
 use crate::parts;
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ pub struct Queries {
 
 struct Inner {
     flow: String,
+    shared: Arc<JobShared>,
     board: Arc<Board>,
     /// Where views open files.
     folder: Option<PathBuf>,
@@ -50,10 +52,11 @@ impl Drop for Inner {
 }
 
 impl Queries {
-    pub(crate) fn new(environment: &Environment, board: &Arc<Board>) -> Queries {
+    pub(crate) fn new(environment: &Environment, shared: &Arc<JobShared>) -> Queries {
         let inner = Inner {
             flow: environment.flow().to_owned(),
-            board: Arc::clone(board),
+            shared: Arc::clone(shared),
+            board: Arc::clone(&shared.board),
             folder: environment.queries.clone(),
             needs_database: environment.options.backend != StateBackend::Memory,
             thread: Mutex::default(),
@@ -64,6 +67,16 @@ impl Queries {
     /// The flow.
     pub fn flow(&self) -> &str {
         &self.inner.flow
+    }
+
+    /// What the job is doing now.
+    pub fn status(&self) -> Status {
+        self.inner.shared.status()
+    }
+
+    /// What the job has done so far; see [`Job::metrics`](crate::Job::metrics).
+    pub fn metrics(&self) -> Metrics {
+        self.inner.shared.metrics()
     }
 
     /// The job's state at the newest epoch that is visible: stored, and read by the thread that makes views, some milliseconds later as
@@ -85,6 +98,9 @@ impl Queries {
     /// # Errors
     /// It has not come within that time, or its state cannot be read.
     pub fn view_from(&self, epoch: Epoch, within: Duration) -> Result<View> {
+        if let Some(view) = self.inner.board.visible().filter(|view| view.epoch() >= epoch) {
+            return Ok(view);
+        }
         self.start()?;
         let attempt = format!("waiting for the state at epoch {epoch}");
         self.inner.board.from(epoch, Instant::now() + within).map_err(|why| self.no_view(why, &attempt))
