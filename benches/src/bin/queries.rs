@@ -93,7 +93,7 @@ fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let options = Options::new().workers(workers as usize).restart(Restart::Never).checkpoint_every(secs(1));
     let engine = Engine::open_with(directory.path(), options).expect("an engine");
-    let flow = keeping::flow(u64::MAX, keys, bytes as usize, workers as usize);
+    let flow = keeping::flow(1 << 40, keys, bytes as usize, workers as usize);
     let job = engine.start(flow).expect("a job");
     wait_for(&job, keeping::OPERATOR, keys * 20);
     let rate = number("--rate", 0);

@@ -155,7 +155,7 @@ impl Layers {
         let mut last: Option<&[u8]> = None;
         while let Some(Head { key: Reverse(key), layer, row }) = heads.pop() {
             let next = match layer.checked_sub(1) {
-                None => base.next().map(|(key, value)| (&**key, Row::Put(&**value))),
+                None => base.next().map(|(key, value)| (&**key, Row::Put(value))),
                 Some(run) => {
                     places[run] += 1;
                     self.runs[run].1.row(places[run]).filter(|(key, _)| *key < to)
