@@ -10,7 +10,7 @@
 //! 3. The view of the next epoch shares the base and all runs that are still part of the snapshot, found by the digests of their content; where small
 //!    deltas were merged into one file, that is one more run, and theirs go. A new base comes with one run of all that it lacks.
 //!
-//! So a view costs decoding what changed, and memory for the bytes of the deltas and 16 to 24 bytes a row of them: per task at most what a
+//! So a view costs decoding what changed, and memory for the bytes of the deltas and 16 bytes a row of them: per task at most what a
 //! restart would read before its first record ([`Limits::delta_max`](crate::Limits), where the backend is on disk; with state in memory, all
 //! of it). Views that are still held by somebody keep what they alone have.
 

@@ -166,10 +166,10 @@ impl Part {
     }
 }
 
-/// What changes of rows are made to, in order. Keys begin with the id of the table.
+/// What changes of rows are made to, in order. The keys of ranges begin with the id of the table.
 pub(crate) trait Changes {
     /// A row is put or deleted.
-    fn set(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<()>;
+    fn set(&mut self, table: u16, row: &[u8], value: Option<&[u8]>) -> Result<()>;
     /// The rows of `from..to` are deleted.
     fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) -> Result<()>;
     /// Of the rows of `from..to`, those of some of the part's key groups are deleted, which follow `width` bytes behind the table's id.
@@ -183,8 +183,8 @@ pub(crate) trait Changes {
 }
 
 impl Changes for Part {
-    fn set(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<()> {
-        self.pending.set(key, value.map(<[u8]>::to_vec));
+    fn set(&mut self, table: u16, row: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.pending.set([&table.to_be_bytes(), row].concat(), value.map(<[u8]>::to_vec));
         self.bound()
     }
 
@@ -237,9 +237,7 @@ pub(crate) fn apply(
             }
         };
         match group_of_row(row, width) {
-            Some(group) if (range.start..range.end).contains(&group) => {
-                changes.set([&id.to_be_bytes(), row].concat(), value)
-            }
+            Some(group) if (range.start..range.end).contains(&group) => changes.set(id, row, value),
             Some(_) => Ok(()),
             None => Err(reader.short_row(row.len())),
         }

@@ -3,9 +3,9 @@
 //! 1. Operations are gone through in order, the later one of a row wins, and a deletion of a range takes rows of the same file before it.
 //! 2. What is left is frozen: all bytes in one piece, an index sorted by key over it, and the deleted ranges, disjoint and sorted.
 //!
-//! A run takes the bytes of its keys and values and 24 bytes a row.
+//! A run takes the bytes of its keys and values and 16 bytes a row; while it is made, 8 more and what was overwritten.
 
-use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
 
 use crate::delta::{DeltaReader, Op};
 use crate::error::Result;
@@ -25,10 +25,18 @@ pub(super) enum Row<'a> {
 const DELETED: u32 = u32::MAX;
 
 /// Where a row's key begins, and how long key and value are; the value follows the key.
+#[derive(Clone, Copy)]
 struct Entry {
     at: usize,
     key: u32,
     value: u32,
+}
+
+impl Entry {
+    /// Bytes of key and value.
+    fn length(&self) -> usize {
+        self.key as usize + if self.value == DELETED { 0 } else { self.value as usize }
+    }
 }
 
 /// Rows of a range that are deleted if they are of some key groups.
@@ -62,7 +70,11 @@ impl Run {
         let reader = DeltaReader::open(&file.name, file.source.read()?)?;
         let mut building = Building::default();
         reader.for_each_table(|_, op| match op {
-            Op::Put { row, value } => building.set(row.to_vec(), Some(value)),
+            // The id comes first.
+            Op::Put { row, value } => match row.split_first_chunk() {
+                Some((id, row)) => building.set(u16::from_be_bytes(*id), row, Some(value)),
+                None => Err(reader.short_row(row.len())),
+            },
             Op::Delete { .. } | Op::Drop { .. } => Ok(()),
         })?;
         Ok(building.freeze())
@@ -124,28 +136,29 @@ impl Groups {
     }
 }
 
-/// A run that is being made.
+/// A run that is being made: rows in the order in which they came, and the ranges that were deleted, each with how many rows came before it.
 #[derive(Default)]
 struct Building {
-    rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    ranges: Vec<(Vec<u8>, Vec<u8>)>,
-    groups: Vec<Groups>,
-    bytes: usize,
+    bytes: Vec<u8>,
+    rows: Vec<Entry>,
+    ranges: Vec<(usize, Vec<u8>, Vec<u8>)>,
+    groups: Vec<(usize, Groups)>,
 }
 
 impl Changes for Building {
-    fn set(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<()> {
-        self.bytes += key.len() + value.map_or(0, <[u8]>::len);
-        self.rows.insert(key, value.map(<[u8]>::to_vec));
+    fn set(&mut self, id: u16, row: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let (at, key) = (self.bytes.len(), row.len() as u32 + 2);
+        let length = value.map_or(DELETED, |value| value.len() as u32);
+        self.rows.push(Entry { at, key, value: length });
+        self.bytes.extend_from_slice(&id.to_be_bytes());
+        self.bytes.extend_from_slice(row);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
         Ok(())
     }
 
     fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) -> Result<()> {
         if from < to {
-            let within = self.rows.range(from.clone()..to.clone()).map(|(key, _)| key.clone());
-            let within: Vec<Vec<u8>> = within.collect();
-            within.iter().for_each(|key| _ = self.rows.remove(key));
-            self.ranges.push((from, to));
+            self.ranges.push((self.rows.len(), from, to));
         }
         Ok(())
     }
@@ -157,30 +170,61 @@ impl Changes for Building {
         width: usize,
         groups: KeyGroupRange,
     ) -> Result<()> {
-        let deleted = Groups { from, to, width, groups };
-        self.rows.retain(|key, _| !deleted.include(key));
-        self.groups.push(deleted);
+        self.groups.push((self.rows.len(), Groups { from, to, width, groups }));
         Ok(())
     }
 }
 
 impl Building {
+    /// Sorts the rows, keeps the last one of each key, and leaves those out that a range behind them deletes.
     fn freeze(self) -> Run {
-        let mut bytes = Vec::with_capacity(self.bytes);
-        let mut entries = Vec::with_capacity(self.rows.len());
-        for (key, value) in self.rows {
-            let length = value.as_ref().map_or(DELETED, |value| value.len() as u32);
-            entries.push(Entry { at: bytes.len(), key: key.len() as u32, value: length });
-            bytes.extend_from_slice(&key);
-            bytes.extend_from_slice(value.as_deref().unwrap_or_default());
+        let Self { bytes, rows, mut ranges, groups } = self;
+        let key = |entry: &Entry| &bytes[entry.at..entry.at + entry.key as usize];
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        // The newest of a key first.
+        order.sort_unstable_by(|&a, &b| key(&rows[a]).cmp(key(&rows[b])).then(b.cmp(&a)));
+        ranges.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+        let mut begun = ranges.iter().peekable();
+        // Of the ranges that have begun, the one that was deleted last is on top; those below it may have ended.
+        let mut open: BinaryHeap<(usize, &[u8])> = BinaryHeap::new();
+        let (mut kept, mut last): (Vec<Entry>, Option<&[u8]>) = (Vec::with_capacity(order.len()), None);
+        for number in order {
+            let key = key(&rows[number]);
+            if last.replace(key) == Some(key) {
+                continue;
+            }
+            while let Some((after, _, to)) = begun.next_if(|(_, from, _)| from.as_slice() <= key) {
+                open.push((*after, to));
+            }
+            while open.peek().is_some_and(|(_, to)| *to <= key) {
+                open.pop();
+            }
+            let in_range = open.peek().is_some_and(|(after, _)| number < *after);
+            if !in_range && !groups.iter().any(|(after, groups)| number < *after && groups.include(key)) {
+                kept.push(rows[number]);
+            }
         }
-        Run {
-            bytes: bytes.into(),
-            entries: entries.into(),
-            ranges: disjoint(self.ranges),
-            groups: self.groups,
-        }
+        let ranges = disjoint(ranges.into_iter().map(|(_, from, to)| (from, to)).collect());
+        let groups = groups.into_iter().map(|(_, groups)| groups).collect();
+        // What was overwritten is not kept for the sake of a copy, unless it is little.
+        let (bytes, entries) = compact(bytes, kept);
+        Run { bytes, entries, ranges, groups }
     }
+}
+
+/// The bytes that the entries are of, without others if those are more than a quarter.
+fn compact(bytes: Vec<u8>, mut entries: Vec<Entry>) -> (Box<[u8]>, Box<[Entry]>) {
+    let used: usize = entries.iter().map(Entry::length).sum();
+    if used >= bytes.len() / 4 * 3 {
+        return (bytes.into(), entries.into());
+    }
+    let mut compacted = Vec::with_capacity(used);
+    for entry in &mut entries {
+        let at = compacted.len();
+        compacted.extend_from_slice(&bytes[entry.at..entry.at + entry.length()]);
+        entry.at = at;
+    }
+    (compacted.into(), entries.into())
 }
 
 /// The same ranges, in order, those that touch as one.
