@@ -360,7 +360,11 @@ impl WorkerSeed {
         let range = range_of(self.id.0 as u16, groups, workers as u16);
         let checkpoint = self.checkpoint.as_deref();
         let mut open_store = |operator: &Arc<str>| {
-            environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint, self.rewound)
+            let (id, checkpoints) = (self.id, &self.checkpoints);
+            let mut store =
+                environment.open_store(operator, range, id, checkpoints, checkpoint, self.rewound)?;
+            self.shared.board.mailboxes.add(operator, &mut store);
+            Ok(store)
         };
         let none = std::collections::BTreeMap::new();
         let wake = self.wake.clone();

@@ -1,6 +1,6 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
-use crate::queries::{Board, Queries, Query, View, WindowQuery};
+use crate::queries::{Board, LatestQuery, Queries, Query, View, WindowQuery};
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -333,6 +333,11 @@ impl Job {
     /// ```
     pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
         self.queries.query(handle)
+    }
+
+    /// Asks the worker that owns a key for what it has there now: newer than any epoch, and not stored yet.
+    pub fn latest<H: Copy>(&self, handle: H) -> LatestQuery<H> {
+        self.queries.latest(handle)
     }
 
     /// Asks for the windows of an operator, at the newest epoch that is visible. Disturbs no worker.

@@ -42,7 +42,7 @@ mod worker;
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
-pub use queries::{PartitionOffset, Queries, Query, View, WindowQuery};
+pub use queries::{LatestQuery, PartitionOffset, Queries, Query, View, WindowQuery};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
 pub use rivermark_state::{AtRest, DEFAULT_KEY_GROUPS, Queried, StateDescription, StateKind, Verdict};
 pub use savepoint::{

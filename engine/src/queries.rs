@@ -7,15 +7,19 @@
 //!    is what the sinks show at that epoch, and never a state that a failure takes back.
 //! 4. Whoever queries holds a view for as long as it likes: files it needs are linked or in memory. No worker knows of it.
 //!
+//! What is newer than any stored epoch is asked of the worker that owns the key ([`LatestQuery`]): it answers between two batches.
+//!
 //! Files are collected when no retained checkpoint names them. While the reader is at work on one that is about to go, nothing is
 //! collected ([`Board::may_collect`]); the next collection takes what was left.
 
 mod board;
+mod latest;
 mod query;
 mod reader;
 mod view;
 
 pub(crate) use self::board::Board;
+pub use self::latest::LatestQuery;
 pub use self::query::{Query, WindowQuery};
 pub use self::reader::Queries;
 pub use self::view::{PartitionOffset, View};

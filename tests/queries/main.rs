@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod consistency;
+mod latest;
 mod questions;
 mod support;

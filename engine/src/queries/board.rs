@@ -1,6 +1,7 @@
 //! What the attempt, the reader and those who ask tell each other.
 
 use super::View;
+use super::latest::Mailboxes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use rivermark_checkpoint::{Checkpoints, Epoch, Manifest};
 use std::sync::Arc;
@@ -12,6 +13,8 @@ pub(crate) struct Board {
     state: Mutex<State>,
     changed: Condvar,
     visible: RwLock<Option<View>>,
+    /// Where workers are asked for what they have now.
+    pub(crate) mailboxes: Arc<Mailboxes>,
 }
 
 #[derive(Default)]

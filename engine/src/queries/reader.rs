@@ -2,7 +2,7 @@
 
 use super::board::{Board, NoView, Stored};
 use super::view::{Inner as ViewInner, View};
-use super::{Query, WindowQuery};
+use super::{LatestQuery, Query, WindowQuery};
 use crate::directory::ScratchFolder;
 use crate::environment::Environment;
 use crate::job::{JobShared, Metrics, Status};
@@ -109,6 +109,11 @@ impl Queries {
     /// Asks for a state by its handle, at the newest epoch: [`View::query`] of [`Queries::view`]. What fails there is told by the first question.
     pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
         Query::new(self.view(), handle)
+    }
+
+    /// Asks the workers for a state as it is now, which is not stored yet.
+    pub fn latest<H: Copy>(&self, handle: H) -> LatestQuery<H> {
+        LatestQuery::new(&self.inner.flow, &self.inner.board.mailboxes, handle)
     }
 
     /// Asks for the windows of an operator, at the newest epoch: [`View::windows`] of [`Queries::view`].
