@@ -33,13 +33,16 @@ pub(crate) struct Page {
     pub(crate) has_more: bool,
 }
 
+/// Where something is, and what is there, as JSON.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
 /// A state of a flow that is served.
 pub(crate) trait ServedState: Send + Sync {
     fn name(&self) -> &'static str;
     /// The types of places and entries, for descriptions.
     fn types(&self) -> (&'static str, &'static str);
     /// What is at a place: place and entry as JSON.
-    fn get(&self, view: &View, operator: &str, key: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal>;
+    fn get(&self, view: &View, operator: &str, key: &str) -> Result<Option<Pair>, Refusal>;
     fn page(
         &self,
         view: &View,
@@ -76,7 +79,7 @@ where
         (std::any::type_name::<P>(), std::any::type_name::<H::Entry>())
     }
 
-    fn get(&self, view: &View, operator: &str, key: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal> {
+    fn get(&self, view: &View, operator: &str, key: &str) -> Result<Option<Pair>, Refusal> {
         let place: P = parse("the key", key)?;
         let entry = view.query(self.handle).of(operator).get(&place).map_err(failed)?;
         entry.map(|entry| Ok((json(&place)?, json(&entry)?))).transpose()
@@ -145,13 +148,7 @@ pub(crate) trait ServedWindows: Send + Sync {
     fn operator(&self) -> &str;
     fn types(&self) -> (&'static str, &'static str);
     /// The key, and its windows between two times, as JSON.
-    fn get(
-        &self,
-        view: &View,
-        key: &str,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<(Vec<u8>, Vec<u8>), Refusal>;
+    fn get(&self, view: &View, key: &str, from: Timestamp, to: Timestamp) -> Result<Pair, Refusal>;
 }
 
 /// Windows by the types of their keys and accumulators.
@@ -175,13 +172,7 @@ impl<K: Key, A: StateValue> ServedWindows for TypedWindows<K, A> {
         (std::any::type_name::<K>(), std::any::type_name::<A>())
     }
 
-    fn get(
-        &self,
-        view: &View,
-        key: &str,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
+    fn get(&self, view: &View, key: &str, from: Timestamp, to: Timestamp) -> Result<Pair, Refusal> {
         #[derive(Serialize)]
         struct Slice<A> {
             start_ms: i64,
