@@ -90,6 +90,7 @@ pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
     Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
+pub use rivermark_engine::{LatestQuery, PartitionOffset, Queried, Queries, Query, View, WindowQuery};
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};
 pub use rivermark_operators::{AfterMatch, Match, Pattern, PatternStream};
@@ -101,6 +102,12 @@ pub use rivermark_operators::{
     Window, WindowJoin, Windowed, WindowedStream, Windows, days, hours, millis, minutes, secs,
 };
 pub use rivermark_operators::{dead_letters, join, pattern, process, sink, source, table, testing, window};
+
+/// The state of running jobs over HTTP and JSON.
+#[cfg(feature = "server")]
+pub mod server {
+    pub use rivermark_server::*;
+}
 
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {

@@ -34,6 +34,11 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
         "a connector implements Source and Sink and reaches no further, as those of other people do",
     ),
     (
+        "rivermark-server",
+        &["rivermark-engine", "rivermark-operators"],
+        "the server asks jobs as any program could, and nothing of it is in one that does not want it",
+    ),
+    (
         "rivermark",
         &[
             "rivermark-log",
@@ -42,6 +47,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
             "rivermark-operators",
             "rivermark-engine",
             "rivermark-connectors",
+            "rivermark-server",
         ],
         "the facade exports the crates below it, and benches lie above it",
     ),
@@ -53,6 +59,8 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
 const CONFINED: &[(&str, &str, &str)] = &[
     ("rocksdb", "rivermark-state", "RocksDB is one backend of keyed state, behind a feature"),
     ("bincode", "rivermark-state", "its format is finished and will be replaced: one codec module knows it"),
+    ("axum", "rivermark-server", "whoever does not serve HTTP compiles nothing of it"),
+    ("tokio", "rivermark-server", "the crates impose no async runtime; the server owns one"),
 ];
 
 /// A dependency that a manifest names, of whatever kind.

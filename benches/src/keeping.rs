@@ -4,7 +4,8 @@ use crate::synthetic::{Keys, Nowhere, key_of};
 use rivermark::source::Source;
 use rivermark::{BoxError, Context, Flow, ProcessFunction, Value};
 
-const KEPT: Value<Vec<u8>> = Value::new("kept");
+/// The state.
+pub const KEPT: Value<Vec<u8>> = Value::new("kept");
 
 /// Keeps `bytes` bytes a key, that no compression makes smaller, and changes one of them with each record.
 #[derive(Clone)]

@@ -216,6 +216,13 @@ impl Checkpoints {
         fetch_bytes(&*self.store, self.file_object(&file.content), file)
     }
 
+    /// Where a state file lies in the local file system, if the store keeps its objects there. It may be collected as soon as no retained
+    /// checkpoint names it.
+    #[must_use]
+    pub fn local_path(&self, file: &StateFile) -> Option<PathBuf> {
+        self.store.local_path(&self.file_object(&file.content)).filter(|path| path.exists())
+    }
+
     /// The flow's history below a slot, of which nothing is read yet.
     fn scan(&self, below: Option<Slot>) -> Result<Scan, Error> {
         let mut slots = self.history.list()?;

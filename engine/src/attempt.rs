@@ -398,6 +398,7 @@ impl Attempt {
                 let reply = span.in_scope(|| self.store(&manifest));
                 if reply == StoreReply::Stored {
                     self.newest = Some(Arc::clone(&manifest));
+                    self.shared.board.stored(&manifest, &self.checkpoints);
                     self.stored.store(manifest.epoch.0, Ordering::Release);
                     if let Some(taking) = self.took.get_mut(&manifest.epoch) {
                         taking.duration = (self.clock)().saturating_sub(taking.begun);
@@ -493,6 +494,7 @@ impl Attempt {
         self.environment.check_compatible(checkpoint.as_deref())?;
         self.recover_sinks(checkpoint.as_deref())?;
         if let Some(manifest) = &checkpoint {
+            self.shared.board.stored(manifest, &self.checkpoints);
             self.uploaded.restored(manifest)?;
         }
         self.partitions = Arc::default();
@@ -723,6 +725,9 @@ impl Attempt {
             state_bytes,
             uploaded_bytes,
         });
+        if !self.shared.board.may_collect(self.environment.options.checkpoints_kept) {
+            return;
+        }
         if let Err(error) = self.writer().collect() {
             tracing::warn!(%error, "old checkpoints could not be removed; tried again after the next");
         }

@@ -7,6 +7,7 @@
 //! | `checkpoints/` | manifests and state files of all flows |
 //! | `savepoints/FLOW/NAME/` | savepoints, each a folder that can be copied |
 //! | `state/FLOW/VERSION/` | local state: a cache, thrown away at every start |
+//! | `queries/` | links to state files that queries read; emptied when an engine opens |
 
 use rivermark_operators::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -63,6 +64,21 @@ impl Directory {
 
     pub(crate) fn savepoints(&self) -> PathBuf {
         self.root.join("savepoints")
+    }
+
+    /// Where queries open state files.
+    pub(crate) fn queries(&self) -> PathBuf {
+        self.root.join("queries")
+    }
+
+    /// Removes what a process that was killed has left of its queries.
+    pub(crate) fn clear_queries(&self) -> Result<()> {
+        match std::fs::remove_dir_all(self.queries()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::engine(format!("clearing {}", self.queries().display()), e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The local state of one version of a flow.

@@ -5,6 +5,7 @@ use crate::directory::Directory;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{Job, JobShared, LastSavepoint, Metrics, Status, Wish};
 use crate::options::Options;
+use crate::queries::Queries;
 use crate::savepoint::{Savepoint, Savepoints, StartFrom};
 use crate::upkeep::Upkeep;
 use crate::worker::{Report, Step};
@@ -59,6 +60,7 @@ impl Engine {
     /// As [`Engine::open`], with options.
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let directory = Directory::lock(directory.as_ref())?;
+        directory.clear_queries()?;
         let log = Log::open(directory.log(), options.log.clone())
             .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
         let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
@@ -117,8 +119,10 @@ impl Engine {
         let shared = Arc::new(JobShared::new(&environment.plan, environment.workers()));
         let (wishes, wished) = unbounded();
         let (tell, outcome) = bounded(1);
+        let environment = Arc::new(environment);
+        let queries = Queries::new(&environment, &shared);
         let supervisor = Supervisor {
-            environment: Arc::new(environment),
+            environment,
             shared: Arc::clone(&shared),
             wished,
             clock,
@@ -134,7 +138,7 @@ impl Engine {
                 let _ = tell.send(outcome);
             })
             .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
-        Ok(Job { flow: name, shared, savepoints, wishes, thread: Some(thread), outcome })
+        Ok(Job { flow: name, shared, queries, savepoints, wishes, thread: Some(thread), outcome })
     }
 }
 

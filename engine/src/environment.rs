@@ -43,6 +43,8 @@ pub(crate) struct Environment {
     limits: Limits,
     /// Where state files are fetched to; `None` fetches into memory.
     scratch: Option<PathBuf>,
+    /// Where queries open state files; `None` reads them into memory.
+    pub(crate) queries: Option<PathBuf>,
     /// Numbers the folders of attempts.
     builds: AtomicU64,
     /// Batches that a channel between two workers holds: fewer in some simulations.
@@ -103,6 +105,7 @@ impl Environment {
             budget,
             limits: Limits::default(),
             scratch: Some(scratch),
+            queries: Some(directory.queries()),
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers: options.workers,
@@ -128,6 +131,7 @@ impl Environment {
             budget: MemoryBudget::new(options.state_budget),
             limits: Limits::default(),
             scratch: None,
+            queries: None,
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers,
@@ -356,7 +360,11 @@ impl WorkerSeed {
         let range = range_of(self.id.0 as u16, groups, workers as u16);
         let checkpoint = self.checkpoint.as_deref();
         let mut open_store = |operator: &Arc<str>| {
-            environment.open_store(operator, range, self.id, &self.checkpoints, checkpoint, self.rewound)
+            let (id, checkpoints) = (self.id, &self.checkpoints);
+            let mut store =
+                environment.open_store(operator, range, id, checkpoints, checkpoint, self.rewound)?;
+            self.shared.board.mailboxes.add(operator, &mut store);
+            Ok(store)
         };
         let none = std::collections::BTreeMap::new();
         let wake = self.wake.clone();

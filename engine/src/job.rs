@@ -1,5 +1,6 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
+use crate::queries::{Board, LatestQuery, Queries, Query, View, WindowQuery};
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -157,6 +158,8 @@ pub(crate) struct JobShared {
     /// By worker; `u64::MAX` where a reader cannot tell.
     backlogs: Vec<AtomicU64>,
     partitions: Mutex<Arc<Partitions>>,
+    /// The epochs that queries may read.
+    pub(crate) board: Arc<Board>,
     started: Instant,
     over_after: Mutex<Option<Duration>>,
 }
@@ -181,6 +184,7 @@ impl JobShared {
             backpressured: AtomicU64::new(0),
             backlogs: (0..workers).map(|_| AtomicU64::new(u64::MAX)).collect(),
             partitions: Mutex::default(),
+            board: Arc::default(),
             started: Instant::now(),
             over_after: Mutex::default(),
         }
@@ -235,7 +239,11 @@ impl JobShared {
         }
     }
 
-    fn metrics(&self) -> Metrics {
+    pub(crate) fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
         let snapshot = |name: &Arc<str>| {
             let operator = &self.operators[name];
             OperatorSnapshot {
@@ -275,6 +283,7 @@ impl JobShared {
 pub struct Job {
     pub(crate) flow: String,
     pub(crate) shared: Arc<JobShared>,
+    pub(crate) queries: Queries,
     pub(crate) savepoints: Savepoints,
     pub(crate) wishes: Sender<Wish>,
     pub(crate) thread: Option<JoinHandle<()>>,
@@ -289,12 +298,51 @@ impl Job {
 
     /// What the job is doing now.
     pub fn status(&self) -> Status {
-        self.shared.status.lock().clone()
+        self.shared.status()
     }
 
     /// What the job has done so far. Costs a look at every operator and partition; disturbs nobody.
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()
+    }
+
+    /// What asks for the job's state, and may be kept beside the job and after it.
+    pub fn queries(&self) -> Queries {
+        self.queries.clone()
+    }
+
+    /// The job's state at the newest epoch that is visible to queries; see [`Queries::view`].
+    ///
+    /// # Errors
+    /// No epoch has been stored yet, or its state cannot be read.
+    pub fn view(&self) -> Result<View> {
+        self.queries.view()
+    }
+
+    /// Asks for a state of an operator by its handle, at the newest epoch that is visible. Disturbs no worker.
+    ///
+    /// ```
+    /// use rivermark_engine::Job;
+    /// use rivermark_operators::Value;
+    ///
+    /// const CLICKS: Value<u64> = Value::new("clicks");
+    ///
+    /// fn clicks_of(user: &String, job: &Job) -> rivermark_operators::Result<u64> {
+    ///     Ok(job.query(CLICKS).get(user)?.unwrap_or(0))
+    /// }
+    /// ```
+    pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
+        self.queries.query(handle)
+    }
+
+    /// Asks the worker that owns a key for what it has there now: newer than any epoch, and not stored yet.
+    pub fn latest<H: Copy>(&self, handle: H) -> LatestQuery<H> {
+        self.queries.latest(handle)
+    }
+
+    /// Asks for the windows of an operator, at the newest epoch that is visible. Disturbs no worker.
+    pub fn windows(&self, operator: &str) -> WindowQuery {
+        self.queries.windows(operator)
     }
 
     /// Changes how fast a source is read, from now on until the job is over, or takes its limit away. The next start has that of the flow again

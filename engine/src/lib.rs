@@ -11,11 +11,12 @@
 //! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
 //! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried; its state read, checked and edited without a job |
+//! | `queries` | [`View`], [`Query`]: the state of a running job at an epoch, read beside its workers |
 //! | `compatible` | whether a flow can continue from a manifest |
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
-//! Invariant: nothing here but `engine` and `upkeep` starts a thread, and nothing but those and `directory` reads a clock or the process's
+//! Invariant: nothing here but `engine`, `upkeep` and `queries` starts a thread, and nothing but those and `directory` reads a clock or the process's
 //! environment; everything else is handed what it needs, which is why it can be simulated.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
@@ -31,6 +32,7 @@ mod inlet;
 mod job;
 mod options;
 mod parts;
+mod queries;
 mod savepoint;
 pub mod simulation;
 mod stops;
@@ -40,8 +42,9 @@ mod worker;
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
+pub use queries::{LatestQuery, PartitionOffset, Queries, Query, View, WindowQuery};
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
-pub use rivermark_state::{AtRest, DEFAULT_KEY_GROUPS, StateDescription, StateKind, Verdict};
+pub use rivermark_state::{AtRest, DEFAULT_KEY_GROUPS, Queried, StateDescription, StateKind, Verdict};
 pub use savepoint::{
     CheckedState, Entries, OperatorEditor, OperatorState, Savepoint, SavepointCheck, SavepointEditor,
     StartFrom,

@@ -16,24 +16,26 @@
 mod change;
 mod cursor;
 mod expiring;
-mod part;
-mod place;
+pub(crate) mod part;
+pub(crate) mod place;
 mod write;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use self::cursor::Cursor;
-use self::part::Part;
+pub use self::part::Part;
 pub use self::place::AtRest;
 use self::place::Rows;
 pub use self::write::Written;
-use crate::backend::Backends;
+use crate::backend::{Backends, Visit, successor};
 use crate::codec::{self, CodecError, StateValue};
 use crate::error::{Result, StateError};
-use crate::handle::{List, StateKind};
+use crate::handle::{List, Map, StateKind};
+use crate::hash::hash_key;
 use crate::key::{Key, KeyGroup, KeyGroupRange, key_group};
 use crate::migrate::{Migrations, Path};
 use crate::schema::schema_of;
@@ -44,14 +46,54 @@ use crate::table::timers::TIME_WIDTH;
 use crate::table::window::Namespace;
 
 /// The state of one operator at rest: all parts of a snapshot, of whatever types. See the [module](self).
-pub struct StateImage {
-    operator: Arc<str>,
-    groups: u16,
+pub type StateImage = Image<Vec<Mutex<Part>>>;
+
+/// The state of one operator, as rows that lie in parts `P`, read typed: of a snapshot at rest ([`StateImage`]), or of an epoch of a flow that
+/// runs ([`StateView`](crate::StateView)).
+pub struct Image<P> {
+    pub(crate) operator: Arc<str>,
+    pub(crate) groups: u16,
     layout: Option<String>,
     /// All tables of all parts; each part has ids of its own for them.
-    tables: Vec<TableMeta>,
-    parts: Vec<Mutex<Part>>,
+    pub(crate) tables: Vec<TableMeta>,
+    pub(crate) parts: P,
     migrations: Vec<(&'static str, Migrations)>,
+}
+
+/// Where the rows of an image lie. Keys begin with the part's own id of the table.
+pub trait RowParts {
+    /// How many parts there are.
+    fn count(&self) -> usize;
+    /// The key groups of a part.
+    fn range(&self, part: usize) -> KeyGroupRange;
+    /// The part's id of a table, by the image's.
+    fn id_of(&self, part: usize, table: u16) -> Option<u16>;
+    /// Reads a row into `value`; false where there is none.
+    fn get(&self, part: usize, key: &[u8], value: &mut Vec<u8>) -> Result<bool>;
+    /// Visits the rows of `from..to` in order until told to stop.
+    fn scan(&self, part: usize, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
+}
+
+impl RowParts for Vec<Mutex<Part>> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn range(&self, part: usize) -> KeyGroupRange {
+        self[part].lock().range
+    }
+    fn id_of(&self, part: usize, table: u16) -> Option<u16> {
+        self[part].lock().id_of(table)
+    }
+    fn get(&self, part: usize, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
+        let mut part = self[part].lock();
+        part.flush()?;
+        part.backend.get(key, value)
+    }
+    fn scan(&self, part: usize, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+        let mut part = self[part].lock();
+        part.flush()?;
+        part.backend.scan(from, to, visit)
+    }
 }
 
 /// The entries of a state at rest, read a page at a time. After an error there are no more.
@@ -152,6 +194,24 @@ impl StateImage {
         })
     }
 
+    /// Says how older versions of the state `name` become the present one; see [`Migrations`].
+    pub fn migrate(&mut self, name: &'static str, migrations: Migrations) {
+        self.migrations.push((name, migrations));
+    }
+}
+
+impl<R: RowParts> Image<R> {
+    /// An image whose rows are in `parts`.
+    pub(crate) fn over(
+        operator: Arc<str>,
+        groups: u16,
+        layout: Option<String>,
+        tables: Vec<TableMeta>,
+        parts: R,
+    ) -> Self {
+        Self { operator, groups, layout, tables, parts, migrations: Vec::new() }
+    }
+
     /// The operator.
     pub fn operator(&self) -> &str {
         &self.operator
@@ -160,11 +220,6 @@ impl StateImage {
     /// What it holds: states of handles, and those that operators keep besides.
     pub fn states(&self) -> Vec<StateDescription> {
         self.tables.iter().map(TableMeta::describe).collect()
-    }
-
-    /// Says how older versions of the state `name` become the present one; see [`Migrations`].
-    pub fn migrate(&mut self, name: &'static str, migrations: Migrations) {
-        self.migrations.push((name, migrations));
     }
 
     /// All entries of a state: pairs of the place (a key; of a map, a key and a map key) and what is there (of a list, all of its items).
@@ -199,7 +254,7 @@ impl StateImage {
             if let (Some(item), Some(key)) = (chunk.next(), &key) {
                 return Ok(Some((key.clone(), item)));
             }
-            let Some((row, value)) = cursor.next(self)? else { return Ok(None) };
+            let Some((row, value)) = cursor.next(&self.parts)? else { return Ok(None) };
             let failed = |error| self.codec_error(&opened, error);
             key = Some(<List<T> as Rows<K>>::place(&row).map_err(failed)?);
             chunk = opened.read::<K, List<T>>(&value).map_err(failed)?.into_iter();
@@ -214,8 +269,37 @@ impl StateImage {
     pub fn get<P, H: AtRest<P>>(&self, handle: H, place: &P) -> Result<Option<H::Entry>> {
         let opened = self.open_table::<H::Single>(handle.asked())?;
         let (part, row) = self.locate::<P, H>(&opened, place)?;
-        let mut cursor = Cursor::at(opened.table, part, &row, H::IS_CHUNKED);
-        Ok(self.next_entry::<P, H>(&mut cursor, &opened)?.map(|entry| entry.value))
+        if H::IS_CHUNKED {
+            let mut cursor = Cursor::at(opened.table, part, &row, true);
+            return Ok(self.next_entry::<P, H>(&mut cursor, &opened)?.map(|entry| entry.value));
+        }
+        let Some(id) = self.parts.id_of(part, opened.table.id) else { return Ok(None) };
+        let mut value = Vec::new();
+        match self.parts.get(part, &[&id.to_be_bytes(), &*row].concat(), &mut value)? {
+            true => opened.read::<P, H>(&value).map(Some).map_err(|error| self.codec_error(&opened, error)),
+            false => Ok(None),
+        }
+    }
+
+    /// The entries of a map that are of one key, in the order of the map keys' bytes. Reads no other rows.
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries), or the key does not encode.
+    pub fn entries_of<K: Key, MK: Key, V: StateValue>(
+        &self,
+        handle: Map<MK, V>,
+        key: &K,
+    ) -> Result<Entries<'_, (MK, V)>> {
+        let opened = self.open_table::<V>(Rows::<(K, MK)>::asked(&handle))?;
+        let group = key_group(hash_key(key), self.groups);
+        let mut prefix = group.0.to_be_bytes().to_vec();
+        codec::encode_into(key, &mut prefix).map_err(|error| self.codec_error(&opened, error))?;
+        let mut cursor = Cursor::at(opened.table, self.part_of(group)?, &prefix, true);
+        let next = move || {
+            let entry = self.next_entry::<(K, MK), Map<MK, V>>(&mut cursor, &opened)?;
+            Ok(entry.map(|entry| (entry.place.1, entry.value)))
+        };
+        Ok(Entries { next: Box::new(next), is_over: false })
     }
 
     /// The accumulators of windows: of the slices `N` that an operator calls `name`, for each key.
@@ -228,13 +312,56 @@ impl StateImage {
         let opened = self.open_table::<A>(asked)?;
         let mut cursor = Cursor::over(opened.table);
         let next = move || {
-            let Some((row, value)) = cursor.next(self)? else { return Ok(None) };
+            let Some((row, value)) = cursor.next(&self.parts)? else { return Ok(None) };
             let namespace = N::from_bytes(&row).ok_or_else(|| self.short_row(&opened, &row))?;
             let key = decode_at(&row, N::WIDTH + 2).map_err(|error| self.codec_error(&opened, error))?;
             let value = codec::decode(&value).map_err(|error| self.codec_error(&opened, error))?;
             Ok(Some((namespace, key, value)))
         };
         Ok(Entries { next: Box::new(next), is_over: false })
+    }
+
+    /// The accumulators of one key's windows: of the slices from `from` on and before `to`, in their order. Reads one row a slice, whoever's
+    /// it is.
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries), or the key does not encode.
+    pub fn windows_of<N: Namespace, K: Key, A: StateValue>(
+        &self,
+        name: &str,
+        key: &K,
+        from: N,
+        to: N,
+    ) -> Result<Vec<(N, A)>> {
+        let keys = vec![schema_of::<N>(), schema_of::<K>()];
+        let asked = Asked { width: N::WIDTH, ..of_handle::<A>(name, StateKind::Window, 1, keys) };
+        let opened = self.open_table::<A>(asked)?;
+        let group = key_group(hash_key(key), self.groups);
+        let mut row = group.0.to_be_bytes().to_vec();
+        codec::encode_into(key, &mut row).map_err(|error| self.codec_error(&opened, error))?;
+        let part = self.part_of(group)?;
+        let Some(id) = self.parts.id_of(part, opened.table.id) else { return Ok(Vec::new()) };
+        let id = id.to_be_bytes();
+        let (mut at, to) = ([&id, from.to_bytes().as_ref()].concat(), [&id, to.to_bytes().as_ref()].concat());
+        let (mut found, mut bytes) = (Vec::new(), Vec::new());
+        while at < to {
+            // The next slice that anybody has.
+            let mut slice = None;
+            self.parts.scan(part, &at, &to, &mut |key, _| {
+                slice = key.get(..id.len() + N::WIDTH).map(<[u8]>::to_vec);
+                Ok(ControlFlow::Break(()))
+            })?;
+            let Some(slice) = slice else { break };
+            if self.parts.get(part, &[&*slice, &*row].concat(), &mut bytes)? {
+                let namespace =
+                    N::from_bytes(&slice[id.len()..]).ok_or_else(|| self.short_row(&opened, &slice))?;
+                let value = codec::decode(&bytes).map_err(|error| self.codec_error(&opened, error))?;
+                found.push((namespace, value));
+            }
+            let Some(next) = successor(&slice) else { break };
+            at = next;
+        }
+        Ok(found)
     }
 
     /// The timers that an operator calls `name`: times in milliseconds and keys.
@@ -245,7 +372,7 @@ impl StateImage {
         let opened = self.open_table::<K>(of_timers::<K>(name))?;
         let mut cursor = Cursor::over(opened.table);
         let next = move || {
-            let Some((row, _)) = cursor.next(self)? else { return Ok(None) };
+            let Some((row, _)) = cursor.next(&self.parts)? else { return Ok(None) };
             let time = i64::from_bytes(&row).ok_or_else(|| self.short_row(&opened, &row))?;
             let key = decode_at(&row, TIME_WIDTH + 2).map_err(|error| self.codec_error(&opened, error))?;
             Ok(Some((time, key)))
@@ -271,15 +398,17 @@ impl StateImage {
         cursor: &mut Cursor,
         opened: &Opened<'_>,
     ) -> Result<Option<Entry<P, H::Entry>>> {
-        let Some((row, bytes)) = cursor.next(self)? else { return Ok(None) };
+        let Some((row, bytes)) = cursor.next(&self.parts)? else { return Ok(None) };
         let part = cursor.part();
         let failed = |error| self.codec_error(opened, error);
         let place = H::place(&row).map_err(failed)?;
         let mut value = opened.read::<P, H>(&bytes).map_err(failed)?;
         let prefix = row.len().saturating_sub(size_of::<u64>());
         let mut rows = vec![row];
-        while H::IS_CHUNKED && cursor.peek(self)?.is_some_and(|next| same_list(&rows[0][..prefix], next)) {
-            let Some((row, bytes)) = cursor.next(self)? else { break };
+        while H::IS_CHUNKED
+            && cursor.peek(&self.parts)?.is_some_and(|next| same_list(&rows[0][..prefix], next))
+        {
+            let Some((row, bytes)) = cursor.next(&self.parts)? else { break };
             H::extend(&mut value, opened.read::<P, H>(&bytes).map_err(failed)?);
             rows.push(row);
         }
@@ -295,8 +424,8 @@ impl StateImage {
     }
 
     fn part_of(&self, group: KeyGroup) -> Result<usize> {
-        let owns = |part: &Mutex<Part>| part.lock().range.contains(group);
-        self.parts.iter().position(owns).ok_or_else(|| StateError::Mismatch {
+        let owns = |part: &usize| self.parts.range(*part).contains(group);
+        (0..self.parts.count()).find(owns).ok_or_else(|| StateError::Mismatch {
             operator: self.operator.clone(),
             reason: format!("no part of the snapshot has key group {}", group.0),
         })
@@ -355,12 +484,12 @@ fn decode_at<T: serde::de::DeserializeOwned + 'static>(row: &[u8], at: usize) ->
     codec::decode(row.get(at..).unwrap_or_default())
 }
 
-impl fmt::Debug for StateImage {
+impl<R: RowParts> fmt::Debug for Image<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StateImage")
             .field("operator", &self.operator)
             .field("states", &self.states())
-            .field("parts", &self.parts.len())
+            .field("parts", &self.parts.count())
             .finish_non_exhaustive()
     }
 }

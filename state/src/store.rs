@@ -23,6 +23,7 @@ use crate::error::{Result, StateError};
 use crate::expire::{Expiry, Turn};
 use crate::handle::{List, Map, Reducing, StateKind, Value};
 use crate::key::{DEFAULT_KEY_GROUPS, Key, KeyGroupRange};
+use crate::latest::Questions;
 use crate::limits::Limits;
 use crate::migrate::Migrations;
 use crate::schema::schema_of;
@@ -130,6 +131,8 @@ pub struct KeyedStore {
     rehearsal: Option<Rehearsal>,
     /// Whether tables keep their changes, so that they can be taken back.
     undoable: bool,
+    /// What other threads ask, if they may.
+    pub(crate) questions: Option<Questions>,
 }
 
 impl KeyedStore {
@@ -171,6 +174,7 @@ impl KeyedStore {
             turns: Vec::new(),
             rehearsal: None,
             undoable: false,
+            questions: None,
             spec,
         })
     }
@@ -178,6 +182,54 @@ impl KeyedStore {
     /// The key groups of this store.
     pub fn range(&self) -> KeyGroupRange {
         self.spec.range
+    }
+
+    /// The number of key groups of the flow.
+    pub(crate) fn groups(&self) -> u16 {
+        self.spec.groups
+    }
+
+    /// How far time has come, as far as anybody has said.
+    pub(crate) fn horizon(&self) -> i64 {
+        self.horizon.unwrap_or(i64::MIN)
+    }
+
+    pub(crate) fn operator_name(&self) -> Arc<str> {
+        Arc::clone(&self.operator)
+    }
+
+    /// Refuses a state that is not open, or not as it is asked for.
+    pub(crate) fn check_open(&self, asked: &Asked<'_>) -> Result<()> {
+        let open = self
+            .tables
+            .iter()
+            .filter_map(|table| self.known.iter().find(|known| known.id == table.scope().id));
+        let found = open.clone().find(|known| known.is_called(asked.name, asked.kind));
+        let Some(found) = found else {
+            let existing = open.filter(|known| known.kind.has_handle() == asked.kind.has_handle());
+            return Err(StateError::NoSuchState {
+                operator: self.operator_name(),
+                state: format!("{} {}", asked.kind, asked.name),
+                existing: existing
+                    .map(|known| format!("{} {} of {}", known.kind, known.name, known.schema))
+                    .collect(),
+            });
+        };
+        asked.check(&self.operator, found)?;
+        if found.schema_version == asked.version {
+            return Ok(());
+        }
+        let reason =
+            format!("state {} is of version {}, not {}", asked.name, found.schema_version, asked.version);
+        Err(StateError::Mismatch { operator: self.operator_name(), reason })
+    }
+
+    /// The table that is open under a name, if it is a `T`.
+    pub(crate) fn opened<T: 'static>(&mut self, name: &str, kind: StateKind) -> Option<&mut T> {
+        let id = self.known.iter().find(|known| known.is_called(name, kind))?.id;
+        let index = self.tables.iter().position(|table| table.scope().id == id)?;
+        let is_it = self.types[index] == TypeId::of::<T>();
+        is_it.then(|| self.table(TableId { index: index as u16, table: PhantomData }))
     }
 
     /// What all tables have charged to the budget, in bytes.
@@ -517,12 +569,15 @@ impl KeyedStore {
 
     /// Evicts from the largest tables while the budget is exceeded, whoever exceeds it, at most sixteen batches. Call it once a batch
     /// of records, so that a store which does not grow gives memory back to those that do. Looks for what has expired, too, where
-    /// states have a time to live. Costs one atomic load otherwise.
+    /// states have a time to live. Answers what other threads have asked ([`mailbox`](Self::mailbox)). Costs one atomic load otherwise.
     ///
     /// # Errors
     /// When entries cannot be spilled.
     #[inline]
     pub fn maintain(&mut self) -> Result<()> {
+        if self.questions.is_some() {
+            self.answer();
+        }
         if !self.turns.is_empty() {
             self.clean()?;
         }

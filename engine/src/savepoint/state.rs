@@ -37,14 +37,24 @@ pub struct OperatorState {
 /// Entries of a state, each a result: an error ends them. They are read as they are asked for.
 pub struct Entries<'a, T> {
     entries: rivermark_state::Entries<'a, T>,
-    state: &'a OperatorState,
+    failed: Box<dyn Fn(StateError) -> Error + 'a>,
+}
+
+impl<'a, T> Entries<'a, T> {
+    /// Entries whose errors `failed` makes the program's.
+    pub(crate) fn new(
+        entries: rivermark_state::Entries<'a, T>,
+        failed: impl Fn(StateError) -> Error + 'a,
+    ) -> Self {
+        Entries { entries, failed: Box::new(failed) }
+    }
 }
 
 impl<T> Iterator for Entries<'_, T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        Some(self.entries.next()?.map_err(|error| self.state.failed("reading", error)))
+        Some(self.entries.next()?.map_err(&self.failed))
     }
 }
 
@@ -189,7 +199,7 @@ impl OperatorState {
         entries: std::result::Result<rivermark_state::Entries<'a, T>, StateError>,
     ) -> Result<Entries<'a, T>> {
         let entries = entries.map_err(|error| self.failed("reading", error))?;
-        Ok(Entries { entries, state: self })
+        Ok(Entries::new(entries, |error| self.failed("reading", error)))
     }
 
     pub(super) fn failed(&self, attempt: &str, error: StateError) -> Error {

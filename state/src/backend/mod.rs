@@ -9,6 +9,8 @@ pub mod rocks;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::error::Result;
 use crate::expire::Expiry;
 use crate::snapshot::{RestoreFile, SnapshotSource};
@@ -141,8 +143,42 @@ pub trait Backend: Send {
     fn bytes(&self) -> u64;
 }
 
+/// An ordered map of bytes that does not change any more: the content of a checkpoint, read by any number of threads at once.
+pub trait Frozen: Send + Sync {
+    /// Reads `key` into `value` (cleared first); false when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool>;
+
+    /// Visits the rows of `from..to` in order until told to stop.
+    ///
+    /// # Errors
+    /// When they cannot be read, or those of `visit`.
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
+}
+
+/// Any backend is frozen when nobody writes to it. Its readers take turns.
+impl Frozen for Mutex<Box<dyn Backend>> {
+    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
+        self.lock().get(key, value)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+        self.lock().scan(from, to, visit)
+    }
+}
+
 /// Makes backends: one for each store of an engine.
 pub trait Backends: Send + Sync {
+    /// The content of a checkpoint, for reading alone. The files stay as they are.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    fn open_frozen(&self, name: &str, files: &[RestoreFile]) -> Result<Arc<dyn Frozen>> {
+        Ok(Arc::new(Mutex::new(self.open(name, files)?)))
+    }
+
     /// An empty backend for the task `name`; whatever an earlier process left under that name is removed.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use rocksdb::{
     WriteBufferManager, WriteOptions,
 };
 
-use super::{Backend, Backends, BaseFile, Batch, Visit};
+use super::{Backend, Backends, BaseFile, Batch, Frozen, Visit};
 use crate::budget::{Account, MemoryBudget};
 use crate::error::{Result, StateError};
 use crate::expire::{Expired, Expiry};
@@ -159,6 +159,57 @@ impl Backends for RocksBackends {
         }
         self.start(folder, files.iter().map(|file| file.name.clone()).collect())
     }
+
+    fn open_frozen(&self, name: &str, files: &[RestoreFile]) -> Result<Arc<dyn Frozen>> {
+        let folder = self.fresh_folder(name)?;
+        let database = folder.0.join("db");
+        fs::create_dir(&database).map_err(io_error("create", &database))?;
+        for file in files {
+            place(file, &database)?;
+        }
+        // No compaction, and no lock that would tell of writers: what is there stays.
+        let db = DB::open_for_read_only(&self.options, &database, false)
+            .map_err(|error| backend_error("open for reading", &database, &error))?;
+        Ok(Arc::new(FrozenRocks { db, folder }))
+    }
+}
+
+/// A checkpoint that is read. The folder goes when the database is closed.
+struct FrozenRocks {
+    db: DB,
+    folder: Folder,
+}
+
+impl Frozen for FrozenRocks {
+    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
+        get(&self.db, key, value).map_err(|error| backend_error("read a row", &self.folder.0, &error))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+        scan(&self.db, &self.folder.0, from, to, visit)
+    }
+}
+
+fn get(db: &DB, key: &[u8], value: &mut Vec<u8>) -> Result<bool, rocksdb::Error> {
+    value.clear();
+    let Some(found) = db.get_pinned(key)? else { return Ok(false) };
+    value.extend_from_slice(&found);
+    Ok(true)
+}
+
+fn scan(db: &DB, folder: &Path, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(to);
+    options.fill_cache(false);
+    let mut rows = db.raw_iterator_opt(options);
+    rows.seek(from);
+    while let Some((key, value)) = rows.item() {
+        if visit(key, value)?.is_break() {
+            return Ok(());
+        }
+        rows.next();
+    }
+    rows.status().map_err(|error| backend_error("scan", folder, &error))
 }
 
 /// Links or copies a file of a checkpoint into the folder of a database.
@@ -207,12 +258,7 @@ impl RocksBackend {
 
 impl Backend for RocksBackend {
     fn get(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool> {
-        value.clear();
-        let Some(found) = self.db.get_pinned(key).map_err(|error| self.error("read a row", &error))? else {
-            return Ok(false);
-        };
-        value.extend_from_slice(&found);
-        Ok(true)
+        get(&self.db, key, value).map_err(|error| self.error("read a row", &error))
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<()> {
@@ -236,18 +282,7 @@ impl Backend for RocksBackend {
     }
 
     fn scan(&mut self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to);
-        options.fill_cache(false);
-        let mut rows = self.db.raw_iterator_opt(options);
-        rows.seek(from);
-        while let Some((key, value)) = rows.item() {
-            if visit(key, value)?.is_break() {
-                return Ok(());
-            }
-            rows.next();
-        }
-        rows.status().map_err(|error| self.error("scan", &error))
+        scan(&self.db, &self.folder.0, from, to, visit)
     }
 
     fn checkpoint(&mut self, epoch: u64) -> Result<Vec<BaseFile>> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::StateImage;
+use super::RowParts;
 use crate::backend::successor;
 use crate::error::Result;
 use crate::snapshot::TableMeta;
@@ -57,35 +57,33 @@ impl Cursor {
     }
 
     /// The next row and its value; rows come without the table's id.
-    pub fn next(&mut self, image: &StateImage) -> Result<Option<Row>> {
-        self.fill(image)?;
+    pub fn next(&mut self, parts: &impl RowParts) -> Result<Option<Row>> {
+        self.fill(parts)?;
         Ok(self.page.pop_front())
     }
 
     /// The next row of the same part, if it has one.
-    pub fn peek(&mut self, image: &StateImage) -> Result<Option<&[u8]>> {
+    pub fn peek(&mut self, parts: &impl RowParts) -> Result<Option<&[u8]>> {
         if self.page.is_empty() && self.next_part == self.part {
-            self.fill_from(image)?;
+            self.fill_from(parts)?;
         }
         Ok(self.page.front().map(|(row, _)| &**row))
     }
 
-    fn fill(&mut self, image: &StateImage) -> Result<()> {
-        while self.page.is_empty() && self.next_part < self.end.min(image.parts.len()) {
-            self.fill_from(image)?;
+    fn fill(&mut self, parts: &impl RowParts) -> Result<()> {
+        while self.page.is_empty() && self.next_part < self.end.min(parts.count()) {
+            self.fill_from(parts)?;
         }
         Ok(())
     }
 
     /// Reads the next page of the part whose turn it is.
-    fn fill_from(&mut self, image: &StateImage) -> Result<()> {
+    fn fill_from(&mut self, parts: &impl RowParts) -> Result<()> {
         self.part = self.next_part;
-        let mut part = image.parts[self.part].lock();
-        let Some(id) = part.id_of(self.table) else {
+        let Some(id) = parts.id_of(self.part, self.table) else {
             self.next_part += 1;
             return Ok(());
         };
-        part.flush()?;
         let first = [&id.to_be_bytes(), &*self.prefix].concat();
         let to = match self.is_exact {
             true => [&*first, &[0]].concat(),
@@ -93,7 +91,7 @@ impl Cursor {
         };
         let from = self.from.take().unwrap_or(first);
         let (page, next, mut bytes) = (&mut self.page, &mut self.from, 0);
-        part.backend.scan(&from, &to, &mut |key, value| {
+        parts.scan(self.part, &from, &to, &mut |key, value| {
             page.push_back((key[2..].into(), value.into()));
             bytes += key.len() + value.len();
             if bytes < PAGE_BYTES && page.len() < PAGE_ROWS {

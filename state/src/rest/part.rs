@@ -17,15 +17,15 @@ use crate::table::group_of_row;
 const BATCH: usize = 1 << 20;
 
 /// The rows of one part.
-pub(super) struct Part {
-    pub range: KeyGroupRange,
-    pub backend: Box<dyn Backend>,
+pub struct Part {
+    pub(super) range: KeyGroupRange,
+    pub(super) backend: Box<dyn Backend>,
     /// From the image's ids of tables to the part's.
-    pub ids: HashMap<u16, u16>,
+    pub(super) ids: HashMap<u16, u16>,
     /// Whether its base is of a backend's own files, so that what is written must be.
-    pub is_native: bool,
+    pub(super) is_native: bool,
     /// Whether it is not what the snapshot has any more.
-    pub is_changed: bool,
+    pub(super) is_changed: bool,
     pending: Pending,
 }
 
@@ -39,7 +39,7 @@ struct Pending {
 
 impl Part {
     /// An empty part.
-    pub fn create(name: &str, backends: &dyn Backends, range: KeyGroupRange) -> Result<Self> {
+    pub(super) fn create(name: &str, backends: &dyn Backends, range: KeyGroupRange) -> Result<Self> {
         Ok(Self {
             range,
             backend: backends.create(name)?,
@@ -51,7 +51,7 @@ impl Part {
     }
 
     /// The rows of a part of a snapshot.
-    pub fn open(
+    pub(super) fn open(
         operator: &Arc<str>,
         name: &str,
         backends: &dyn Backends,
@@ -83,30 +83,30 @@ impl Part {
     }
 
     /// The part's id of a table.
-    pub fn id_of(&self, table: u16) -> Option<u16> {
+    pub(super) fn id_of(&self, table: u16) -> Option<u16> {
         self.ids.get(&table).copied()
     }
 
     /// Gives a table that the image has an id here, if it has none.
-    pub fn add_table(&mut self, table: u16) -> u16 {
+    pub(super) fn add_table(&mut self, table: u16) -> u16 {
         let free = self.ids.values().map(|id| id + 1).max().unwrap_or(0);
         *self.ids.entry(table).or_insert(free)
     }
 
     /// Puts a row of a table, by the part's id.
-    pub fn put(&mut self, id: u16, row: &[u8], value: &[u8]) -> Result<()> {
+    pub(super) fn put(&mut self, id: u16, row: &[u8], value: &[u8]) -> Result<()> {
         self.pending.set([&id.to_be_bytes(), row].concat(), Some(value.to_vec()));
         self.bound()
     }
 
     /// Deletes a row of a table.
-    pub fn delete(&mut self, id: u16, row: &[u8]) -> Result<()> {
+    pub(super) fn delete(&mut self, id: u16, row: &[u8]) -> Result<()> {
         self.pending.set([&id.to_be_bytes(), row].concat(), None);
         self.bound()
     }
 
     /// Deletes all rows of a table that begin with `prefix`.
-    pub fn delete_prefix(&mut self, id: u16, prefix: &[u8]) -> Result<()> {
+    pub(super) fn delete_prefix(&mut self, id: u16, prefix: &[u8]) -> Result<()> {
         let from = [&id.to_be_bytes(), prefix].concat();
         let to = successor(&from).unwrap_or_else(|| vec![u8::MAX; from.len() + 1]);
         self.pending.delete_range(from, to);
@@ -114,7 +114,7 @@ impl Part {
     }
 
     /// As [`delete_prefix`](Self::delete_prefix), but leaves no trace where there is none: a trace costs more than looking.
-    pub fn delete_prefix_if_any(&mut self, id: u16, prefix: &[u8]) -> Result<()> {
+    pub(super) fn delete_prefix_if_any(&mut self, id: u16, prefix: &[u8]) -> Result<()> {
         let from = [&id.to_be_bytes(), prefix].concat();
         let to = successor(&from).unwrap_or_else(|| vec![u8::MAX; from.len() + 1]);
         let mut is_any = self.pending.rows.range(from.clone()..to.clone()).next().is_some();
@@ -132,7 +132,7 @@ impl Part {
     }
 
     /// Brings all changes into the backend.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         let Pending { ranges, rows, bytes } = std::mem::take(&mut self.pending);
         if bytes == 0 {
             return Ok(());
@@ -162,64 +162,114 @@ impl Part {
     /// Applies a delta, operation by operation, as a table does that is restored from it.
     fn apply_delta(&mut self, meta: &Meta, file: &RestoreFile) -> Result<()> {
         let reader = DeltaReader::open(&file.name, file.source.read()?)?;
-        reader.for_each_table(|id, op| {
-            let Some(table) = meta.tables.iter().find(|table| table.id == id) else { return Ok(()) };
-            let width = table.namespace_width as usize;
-            match op {
-                Op::Put { row, .. } | Op::Delete { row } => match group_of_row(row, width) {
-                    Some(group) if !(self.range.start..self.range.end).contains(&group) => Ok(()),
-                    None => Err(reader.short_row(row.len())),
-                    Some(_) => match op {
-                        Op::Put { value, .. } => self.put(id, row, value),
-                        _ => self.delete(id, row),
-                    },
-                },
-                Op::Drop { prefix, groups } => {
-                    let groups = groups.intersection(self.range);
-                    if groups.is_empty() { Ok(()) } else { self.apply_drop(table, prefix, groups) }
-                }
-            }
-        })
+        apply(&reader, &meta.tables, meta.range, self)
+    }
+}
+
+/// What changes of rows are made to, in order. The keys of ranges begin with the id of the table.
+pub(crate) trait Changes {
+    /// A row is put or deleted.
+    fn set(&mut self, table: u16, row: &[u8], value: Option<&[u8]>) -> Result<()>;
+    /// The rows of `from..to` are deleted.
+    fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) -> Result<()>;
+    /// Of the rows of `from..to`, those of some of the part's key groups are deleted, which follow `width` bytes behind the table's id.
+    fn delete_groups(
+        &mut self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        width: usize,
+        groups: KeyGroupRange,
+    ) -> Result<()>;
+}
+
+impl Changes for Part {
+    fn set(&mut self, table: u16, row: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.pending.set([&table.to_be_bytes(), row].concat(), value.map(<[u8]>::to_vec));
+        self.bound()
     }
 
-    /// What a drop means to the table of each kind.
-    fn apply_drop(&mut self, table: &TableMeta, prefix: &[u8], groups: KeyGroupRange) -> Result<()> {
-        match table.kind {
-            StateKind::Value | StateKind::Reducing => Ok(()),
-            // One key's rows.
-            StateKind::List | StateKind::Map => self.delete_prefix(table.id, prefix),
-            // One slice's.
-            StateKind::Window => {
-                let from = [&table.id.to_be_bytes(), prefix, &groups.start.to_be_bytes()].concat();
-                let to = [&table.id.to_be_bytes(), prefix, &groups.end.to_be_bytes()].concat();
-                self.pending.delete_range(from, to);
-                self.bound()
-            }
-            StateKind::Timers => self.drop_fired(table, prefix, groups),
-        }
+    fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) -> Result<()> {
+        self.pending.delete_range(from, to);
+        self.bound()
     }
 
-    /// All timers of some groups up to a time have fired.
-    fn drop_fired(&mut self, table: &TableMeta, time: &[u8], groups: KeyGroupRange) -> Result<()> {
-        let from = table.id.to_be_bytes().to_vec();
-        let last = [&*from, time].concat();
-        let to = successor(&last).unwrap_or_else(|| vec![u8::MAX; last.len() + 1]);
-        if groups == self.range {
-            self.pending.delete_range(from, to);
-            return self.bound();
-        }
+    fn delete_groups(
+        &mut self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        width: usize,
+        groups: KeyGroupRange,
+    ) -> Result<()> {
         self.flush()?;
-        let width = table.namespace_width as usize;
-        let (mut batch, mut fired) = (Batch::default(), Vec::new());
+        let (mut batch, mut doomed) = (Batch::default(), Vec::new());
         self.backend.scan(&from, &to, &mut |key, _| {
             if group_of_row(&key[2..], width).is_some_and(|group| (groups.start..groups.end).contains(&group))
             {
-                fired.push(key.to_vec());
+                doomed.push(key.to_vec());
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        fired.iter().for_each(|key| batch.delete(key));
+        doomed.iter().for_each(|key| batch.delete(key));
         self.backend.apply(&batch)
+    }
+}
+
+/// Makes the changes of a delta file, as far as they are of the key groups of `range`.
+pub(crate) fn apply(
+    reader: &DeltaReader,
+    tables: &[TableMeta],
+    range: KeyGroupRange,
+    changes: &mut impl Changes,
+) -> Result<()> {
+    reader.for_each_table(|id, op| {
+        let Some(table) = tables.iter().find(|table| table.id == id) else { return Ok(()) };
+        let width = table.namespace_width as usize;
+        let (row, value) = match op {
+            Op::Put { row, value } => (row, Some(value)),
+            Op::Delete { row } => (row, None),
+            Op::Drop { prefix, groups } => {
+                let groups = groups.intersection(range);
+                return if groups.is_empty() {
+                    Ok(())
+                } else {
+                    apply_drop(table, prefix, groups, range, changes)
+                };
+            }
+        };
+        match group_of_row(row, width) {
+            Some(group) if (range.start..range.end).contains(&group) => changes.set(id, row, value),
+            Some(_) => Ok(()),
+            None => Err(reader.short_row(row.len())),
+        }
+    })
+}
+
+/// What a drop means to the table of each kind.
+fn apply_drop(
+    table: &TableMeta,
+    prefix: &[u8],
+    groups: KeyGroupRange,
+    range: KeyGroupRange,
+    changes: &mut impl Changes,
+) -> Result<()> {
+    let id = table.id.to_be_bytes();
+    let begins = [&id, prefix].concat();
+    let end = || successor(&begins).unwrap_or_else(|| vec![u8::MAX; begins.len() + 1]);
+    match table.kind {
+        StateKind::Value | StateKind::Reducing => Ok(()),
+        // One key's rows.
+        StateKind::List | StateKind::Map => changes.delete_range(begins.clone(), end()),
+        // One slice's.
+        StateKind::Window => {
+            let from = [&*begins, &groups.start.to_be_bytes()].concat();
+            let to = [&*begins, &groups.end.to_be_bytes()].concat();
+            changes.delete_range(from, to)
+        }
+        // All timers of some groups up to a time have fired.
+        StateKind::Timers if groups == range => changes.delete_range(id.to_vec(), end()),
+        StateKind::Timers => {
+            changes.delete_groups(id.to_vec(), end(), table.namespace_width as usize, groups)
+        }
     }
 }
 

@@ -10,4 +10,5 @@ mod model;
 mod rest;
 mod snapshots;
 mod stores;
+mod view;
 mod waiting;

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use rivermark_state::rest::{Image, RowParts};
 use rivermark_state::snapshot::RestoreSource;
 use rivermark_state::*;
 
-const COUNT: Value<u32> = Value::new("count");
-const NAMES: List<String> = List::new("names");
-const VISITS: Map<u8, u16> = Map::new("visits");
-const GROUPS: u16 = 16;
+pub const COUNT: Value<u32> = Value::new("count");
+pub const NAMES: List<String> = List::new("names");
+pub const VISITS: Map<u8, u16> = Map::new("visits");
+pub const GROUPS: u16 = 16;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Set(u8, u32),
     Remove(u8),
     Append(u8, u8),
@@ -44,15 +45,15 @@ enum Edit {
 }
 
 #[derive(Default, Debug, Clone, PartialEq)]
-struct Model {
-    count: BTreeMap<u8, u32>,
-    names: BTreeMap<u8, Vec<String>>,
-    visits: BTreeMap<(u8, u8), u16>,
-    timers: BTreeMap<(i64, u8), ()>,
-    windows: BTreeMap<(i64, u8), u32>,
+pub struct Model {
+    pub count: BTreeMap<u8, u32>,
+    pub names: BTreeMap<u8, Vec<String>>,
+    pub visits: BTreeMap<(u8, u8), u16>,
+    pub timers: BTreeMap<(i64, u8), ()>,
+    pub windows: BTreeMap<(i64, u8), u32>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let key = 0u8..20;
     prop_oneof![
         4 => (key.clone(), any::<u32>()).prop_map(|(key, value)| Step::Set(key, value)),
@@ -107,9 +108,18 @@ fn tables(store: &mut KeyedStore) -> Tables {
 }
 
 fn open(backends: &dyn Backends, workers: u16, parts: &[RestorePart]) -> Vec<KeyedStore> {
+    open_with(backends, Limits::default(), workers, parts)
+}
+
+fn open_with(
+    backends: &dyn Backends,
+    limits: Limits,
+    workers: u16,
+    parts: &[RestorePart],
+) -> Vec<KeyedStore> {
     let open = |worker| {
-        let spec =
-            StoreSpec { groups: GROUPS, range: range_of(worker, GROUPS, workers), ..StoreSpec::new("it") };
+        let range = range_of(worker, GROUPS, workers);
+        let spec = StoreSpec { groups: GROUPS, range, limits, ..StoreSpec::new("it") };
         KeyedStore::open(spec, backends, parts.to_vec()).unwrap()
     };
     (0..workers).map(open).collect()
@@ -148,7 +158,18 @@ fn snapshot(stores: &mut [KeyedStore], epoch: &mut u64, stored: &mut Stored) -> 
 
 /// Performs the steps on stores and on the model; answers the last snapshot.
 fn run(backends: &dyn Backends, steps: &[Step], model: &mut Model) -> Vec<RestorePart> {
-    let mut stores = open(backends, 1, &[]);
+    run_seen(backends, Limits::default(), steps, model, &mut |_, _| {})
+}
+
+/// As [`run`], and shows every snapshot with the model at its barrier.
+pub fn run_seen(
+    backends: &dyn Backends,
+    limits: Limits,
+    steps: &[Step],
+    model: &mut Model,
+    seen: &mut dyn FnMut(&[RestorePart], &Model),
+) -> Vec<RestorePart> {
+    let mut stores = open_with(backends, limits, 1, &[]);
     let (mut epoch, mut stored) = (0, Stored::new());
     for step in steps {
         stores.iter_mut().for_each(|store| _ = tables(store));
@@ -222,15 +243,18 @@ fn run(backends: &dyn Backends, steps: &[Step], model: &mut Model) -> Vec<Restor
                 model.windows.retain(|at, _| at.0 != slice);
             }
             Step::Evict => stores.iter_mut().for_each(|store| while store.evict(1000).unwrap() > 0 {}),
-            Step::Snapshot => _ = snapshot(&mut stores, &mut epoch, &mut stored),
+            Step::Snapshot => seen(&snapshot(&mut stores, &mut epoch, &mut stored), model),
             Step::Rescale(workers) => {
                 let parts = snapshot(&mut stores, &mut epoch, &mut stored);
-                stores = open(backends, workers, &parts);
+                seen(&parts, model);
+                stores = open_with(backends, limits, workers, &parts);
             }
         }
     }
     stores.iter_mut().for_each(|store| _ = tables(store));
-    snapshot(&mut stores, &mut epoch, &mut stored)
+    let parts = snapshot(&mut stores, &mut epoch, &mut stored);
+    seen(&parts, model);
+    parts
 }
 
 fn all<T>(entries: Result<Entries<'_, T>>) -> Vec<T> {
@@ -241,7 +265,7 @@ fn all<T>(entries: Result<Entries<'_, T>>) -> Vec<T> {
     }
 }
 
-fn read(image: &StateImage) -> Model {
+pub fn read(image: &Image<impl RowParts>) -> Model {
     let mut items = BTreeMap::<u8, Vec<String>>::new();
     all(image.items::<u8, _>(NAMES))
         .into_iter()

@@ -1,0 +1,179 @@
+//! The server: what it serves, and the threads that it runs on.
+
+use crate::limits::Limits;
+use crate::routes::{self, Flow, Shared};
+use crate::served::{ServedKey, Typed, TypedWindows};
+use rivermark_engine::{Job, Queried, Queries};
+use rivermark_operators::{Error, Key, Result, StateValue};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+/// What is to be served, and how.
+#[must_use]
+pub struct Server {
+    address: SocketAddr,
+    tokens: Vec<String>,
+    limits: Limits,
+    threads: usize,
+    flows: BTreeMap<String, Flow>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// A server of nothing yet, on a free port of the loopback interface.
+    pub fn new() -> Server {
+        Server {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            tokens: Vec::new(),
+            limits: Limits::default(),
+            threads: 2,
+            flows: BTreeMap::new(),
+        }
+    }
+
+    /// Serves a state of a job, whose keys are of type `P`; of a [`Map`](rivermark_operators::Map), pairs of a key and a map key. Where several
+    /// operators have a state of that name and these types, a request says which.
+    pub fn serve<P, H>(mut self, job: &Job, handle: H) -> Server
+    where
+        P: ServedKey,
+        H: Queried<P> + Send + Sync + 'static,
+        H::Entry: Serialize,
+    {
+        self.flow(job.queries()).add(None, Box::new(Typed::<P, H>::new(handle)));
+        self
+    }
+
+    /// As [`Server::serve`], of one operator: where others have a state of that name that is not to be served, or one of other types.
+    pub fn serve_of<P, H>(mut self, job: &Job, operator: &str, handle: H) -> Server
+    where
+        P: ServedKey,
+        H: Queried<P> + Send + Sync + 'static,
+        H::Entry: Serialize,
+    {
+        self.flow(job.queries()).add(Some(operator.to_owned()), Box::new(Typed::<P, H>::new(handle)));
+        self
+    }
+
+    /// Serves the open windows of an operator, whose keys are of type `K` and whose accumulators of type `A` (of `count()` a `u64`).
+    pub fn serve_windows<K: Key, A: StateValue>(mut self, job: &Job, operator: &str) -> Server {
+        self.flow(job.queries()).windows.push(Box::new(TypedWindows::<K, A>::new(operator)));
+        self
+    }
+
+    fn flow(&mut self, queries: Queries) -> &mut Flow {
+        self.flows.entry(queries.flow().to_owned()).or_insert_with(|| Flow::new(queries))
+    }
+
+    /// Where to listen. Default: a free port of the loopback interface. An address beyond it needs a [token](Server::token); for encryption there is
+    /// to be a proxy before it.
+    pub fn listen_on(mut self, address: impl Into<SocketAddr>) -> Server {
+        self.address = address.into();
+        self
+    }
+
+    /// Lets in who sends this as a bearer token, beside those of earlier calls. Without any, everybody is let in who reaches the server. `/healthz`
+    /// and `/readyz` ask for none.
+    pub fn token(mut self, token: impl Into<String>) -> Server {
+        self.tokens.push(token.into());
+        self
+    }
+
+    /// What one client can cost.
+    pub fn limits(mut self, limits: Limits) -> Server {
+        self.limits = limits;
+        self
+    }
+
+    /// How many threads answer. Default: 2.
+    pub fn threads(mut self, threads: usize) -> Server {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Begins to listen. The first view of each flow is made now, so that the first request need not wait for it.
+    ///
+    /// # Errors
+    /// The address is beyond loopback and there is no token, or cannot be listened on; or threads cannot be started.
+    pub fn start(self) -> Result<RunningServer> {
+        let attempt = || format!("serving queries on {}", self.address);
+        if !self.address.ip().is_loopback() && self.tokens.is_empty() {
+            let problem = "the address can be reached from outside; give the server a token, or let it listen on 127.0.0.1";
+            return Err(Error::engine(attempt(), problem));
+        }
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(self.threads)
+            .max_blocking_threads(self.limits.scans.max(1))
+            .thread_name("rivermark-server")
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|e| Error::engine(attempt(), e))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(self.address));
+        let listener = listener.map_err(|e| Error::engine(attempt(), e))?;
+        let address = listener.local_addr().map_err(|e| Error::engine(attempt(), e))?;
+        for flow in self.flows.values() {
+            // Without an epoch yet there is none; requests say so.
+            let _ = flow.queries.view();
+        }
+        let shared = Arc::new(Shared::new(self.flows, self.tokens, self.limits));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = axum::serve(listener, routes::router(shared));
+        let serving = serving.with_graceful_shutdown(async move { drop(stopped.await) });
+        runtime.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the server of queries has ended");
+            }
+        });
+        tracing::info!(%address, "serving queries");
+        Ok(RunningServer { address, stop: Some(stop), runtime: Some(runtime) })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("flows", &self.flows.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that runs until this is dropped.
+pub struct RunningServer {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    runtime: Option<Runtime>,
+}
+
+impl RunningServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        self.stop.take().map(|stop| stop.send(()));
+        if let Some(runtime) = self.runtime.take() {
+            // Whoever is being answered loses the connection; nothing of a job depends on it.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
