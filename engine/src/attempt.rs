@@ -487,6 +487,7 @@ impl Attempt {
         self.partitions = Arc::default();
         self.shared.set_partitions(Arc::clone(&self.partitions));
         self.shared.restore_counters(checkpoint.as_deref());
+        self.shared.set_committed(checkpoint.clone());
         self.uploaded.stops = self.read_earlier(checkpoint.as_deref())?;
         for restored in parts::restored_partitions(checkpoint.as_deref(), &self.checkpoints)? {
             let parts::RestoredPartition { source, number, name, position, remembered, .. } = restored;
@@ -703,6 +704,9 @@ impl Attempt {
     }
 
     fn completed(&mut self, epoch: Epoch) {
+        if let Some(manifest) = self.newest.as_ref().filter(|manifest| manifest.epoch == epoch) {
+            self.shared.set_committed(Some(Arc::clone(manifest)));
+        }
         let Some(taking) = self.took.remove(&epoch) else { return };
         let Taking { duration, state_bytes, uploaded_bytes, .. } = taking;
         tracing::debug!(%epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");

@@ -1,5 +1,6 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
+use crate::pulse::Pulses;
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -159,6 +160,10 @@ pub(crate) struct JobShared {
     partitions: Mutex<Arc<Partitions>>,
     started: Instant,
     over_after: Mutex<Option<Duration>>,
+    /// Whether the workers still have something to do.
+    pub(crate) pulses: Pulses,
+    /// The newest checkpoint whose output is committed.
+    committed: Mutex<Option<Arc<Manifest>>>,
 }
 
 impl JobShared {
@@ -183,6 +188,8 @@ impl JobShared {
             partitions: Mutex::default(),
             started: Instant::now(),
             over_after: Mutex::default(),
+            pulses: Pulses::of(workers),
+            committed: Mutex::default(),
         }
     }
 
@@ -195,6 +202,24 @@ impl JobShared {
         }
         *self.status.lock() = status;
         self.changed.notify_all();
+    }
+
+    /// Notes the newest checkpoint whose output is committed.
+    pub(crate) fn set_committed(&self, manifest: Option<Arc<Manifest>>) {
+        *self.committed.lock() = manifest;
+    }
+
+    pub(crate) fn committed(&self) -> Option<Arc<Manifest>> {
+        self.committed.lock().clone()
+    }
+
+    pub(crate) fn partitions(&self) -> Arc<Partitions> {
+        Arc::clone(&self.partitions.lock())
+    }
+
+    /// The limits of the sources, by name.
+    pub(crate) fn throttles(&self) -> &HashMap<Arc<str>, Arc<Throttle>> {
+        &self.throttles
     }
 
     pub(crate) fn set_partitions(&self, partitions: Arc<Partitions>) {

@@ -22,6 +22,7 @@
 mod attempt;
 mod channels;
 mod compatible;
+
 mod directory;
 mod earlier;
 mod endings;
@@ -31,6 +32,7 @@ mod inlet;
 mod job;
 mod options;
 mod parts;
+mod pulse;
 mod savepoint;
 pub mod simulation;
 mod stops;
