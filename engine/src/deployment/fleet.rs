@@ -1,0 +1,671 @@
+//! The versions of one flow that run in this process, and what moves them.
+//!
+//! A thread looks at them every few milliseconds ([`Fleet::tick`]): it lets the lines of those that follow move on with the live version's
+//! checkpoints, notices who has caught up, fallen behind or failed, promotes where it is to do so by itself, and retires what was kept long
+//! enough. What it and the owner want goes through [`Fleet::take`]: a step of the record, the write, and then the actions.
+
+use super::compare::{Comparison, compare};
+use super::machine::{Action, Cut, Deployments, Event, OutputCut, OutputTopic, State};
+use super::options::{Check, Replay};
+use super::progress::{self, Offsets, Progress, Rate};
+use super::record::RecordFile;
+use super::rows::write_correction;
+use super::switch::{AllLines, BothViews, Held, Side, ends_of_both, lines_of, set_lines};
+use crate::engine::{Engine, Setup};
+use crate::job::{Job, Status};
+use parking_lot::{Condvar, Mutex};
+use rivermark_checkpoint::store::LocalStore;
+use rivermark_checkpoint::{Checkpoints, Epoch, FlowId, Store};
+use rivermark_log::{AliasRange, AliasSegment, Aliases, Log};
+use rivermark_operators::plan::Plan;
+use rivermark_operators::{Error, Flow, Result, Timestamp};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often the thread looks.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Where things of a flow are kept.
+pub(crate) struct Folders {
+    pub(crate) deployments: PathBuf,
+    pub(crate) checkpoints: PathBuf,
+    /// Local state, by version.
+    pub(crate) state: PathBuf,
+}
+
+/// The versions of a flow; see the module's page.
+pub(crate) struct Fleet {
+    pub(crate) flow: String,
+    file: RecordFile,
+    folders: Folders,
+    log: Log,
+    aliases: Aliases,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+struct Inner {
+    record: Deployments,
+    ships: BTreeMap<u64, Ship>,
+    /// What was refused when a version was to be promoted by itself.
+    refused: BTreeMap<u64, (Instant, String)>,
+    /// Why nothing may be decided any more.
+    poisoned: Option<String>,
+}
+
+/// A version that was deployed in this process.
+struct Ship {
+    job: Job,
+    replay: Replay,
+    sources: Vec<String>,
+    /// The live version's checkpoint that its lines are.
+    follows: Option<(u64, Epoch)>,
+    /// Where the live version was, as far as it is known without its job.
+    known: Offsets,
+    /// Since when it is close to the live version.
+    close_since: Option<Instant>,
+    rate: Rate,
+}
+
+/// What makes a version live.
+pub(crate) enum Switch {
+    Promote(u64),
+    RollBack(String),
+}
+
+impl Fleet {
+    /// # Errors
+    /// The record cannot be read, or the thread not be started.
+    pub(crate) fn open(flow: &str, folders: Folders, log: Log, aliases: Aliases) -> Result<Arc<Fleet>> {
+        let file = RecordFile::of(&folders.deployments, flow);
+        let record = file.read()?;
+        let inner =
+            Inner { record, ships: BTreeMap::new(), refused: BTreeMap::new(), poisoned: None };
+        let inner = Mutex::new(inner);
+        let changed = Condvar::new();
+        let flow = flow.to_owned();
+        let fleet = Arc::new(Fleet { flow, file, folders, log, aliases, inner, changed });
+        fleet.perform(&mut fleet.inner.lock())?;
+        let weak = Arc::downgrade(&fleet);
+        std::thread::Builder::new()
+            .name(format!("rivermark-deploy-{}", fleet.flow))
+            .spawn(move || watch(&weak))
+            .map_err(|e| Error::engine(format!("starting the thread of the deployments of `{}`", fleet.flow), e))?;
+        Ok(fleet)
+    }
+
+    pub(crate) fn error(&self, attempt: &str, problem: impl Into<String>) -> Error {
+        Error::engine(format!("{attempt} of flow `{}`", self.flow), problem.into())
+    }
+
+    pub(crate) fn record(&self) -> Deployments {
+        self.inner.lock().record.clone()
+    }
+
+    /// Starts a version, or goes on with it.
+    pub(crate) fn deploy(&self, engine: &Engine, flow: Flow, replay: Replay) -> Result<u64> {
+        let plan = flow.into_plan()?;
+        let version = plan.version();
+        let attempt = format!("deploying version {version}");
+        let mut inner = self.inner.lock();
+        if inner.ships.get(&version).is_some_and(|ship| ship.job.status().is_over()) {
+            inner.ships.remove(&version);
+        }
+        let outputs = outputs_of(&plan).map_err(|problem| self.error(&attempt, problem))?;
+        let sources: Vec<String> = plan.sources().map(|(name, _)| name.to_string()).collect();
+        self.check_sources(&inner, version, &sources).map_err(|problem| self.error(&attempt, problem))?;
+        self.take(&mut inner, &Event::Deploy { version, outputs }, &attempt)?;
+        let (follows, lines) = self.lines(&inner, version)?;
+        let known = lines.iter().flatten().flat_map(offsets_of_lines).collect();
+        let is_live = inner.record.live() == Some(version);
+        if let Some(limit) = replay.rate_limit.filter(|_| !is_live) {
+            plan.throttles().for_each(|(_, throttle)| throttle.set_limit(Some(limit)));
+        }
+        if replay.is_paused {
+            plan.throttles().for_each(|(_, throttle)| throttle.pause());
+        }
+        let lines = lines.map(|lines| lines.into_iter().collect());
+        let setup = Setup { workers: replay.workers, lines };
+        let job = match engine.start_plan(plan, replay.start_from(), setup) {
+            Ok(job) => job,
+            Err(error) => {
+                let reason = error.to_string();
+                self.take(&mut inner, &Event::Failed { version, reason }, &attempt)?;
+                return Err(error);
+            }
+        };
+        let ship = Ship { job, replay, sources, follows, known, close_since: None, rate: Rate::default() };
+        inner.ships.insert(version, ship);
+        self.changed.notify_all();
+        Ok(version)
+    }
+
+    fn check_sources(&self, inner: &Inner, version: u64, sources: &[String]) -> std::result::Result<(), String> {
+        let Some(live) = inner.record.live().filter(|live| *live != version) else { return Ok(()) };
+        let Some(ship) = inner.ships.get(&live) else { return Ok(()) };
+        let sorted = |sources: &[String]| {
+            let mut sources = sources.to_vec();
+            sources.sort();
+            sources
+        };
+        if sorted(&ship.sources) == sorted(sources) {
+            return Ok(());
+        }
+        Err(format!(
+            "it reads the sources {sources:?} and version {live}, which is live, {:?}: versions change at the same offsets of all that they read, \
+             so they have to read the same; sources are known by their names",
+            ship.sources
+        ))
+    }
+
+    /// The lines of a version that is not live: the newest checkpoint of the one that is.
+    fn lines(&self, inner: &Inner, version: u64) -> Result<(Option<(u64, Epoch)>, Option<AllLines>)> {
+        let Some(live) = inner.record.live().filter(|live| *live != version) else { return Ok((None, None)) };
+        let committed = match inner.ships.get(&live) {
+            Some(ship) => ship.job.shared.committed(),
+            None => self.checkpoints(live)?.newest().map_err(|e| {
+                Error::engine(format!("reading where version {live} of flow `{}` is", self.flow), e)
+            })?.map(Arc::new),
+        };
+        match committed {
+            Some(manifest) => Ok((Some((live, manifest.epoch)), Some(lines_of(&manifest)?))),
+            None => Ok((None, Some(AllLines::new()))),
+        }
+    }
+
+    fn store(&self) -> Result<Arc<dyn Store>> {
+        let opened = LocalStore::open(&self.folders.checkpoints);
+        let store = opened.map_err(|e| Error::engine("opening the checkpoint store", e))?;
+        Ok(Arc::new(store))
+    }
+
+    fn checkpoints(&self, version: u64) -> Result<Checkpoints> {
+        let flow = FlowId { name: self.flow.clone(), version };
+        Checkpoints::new(self.store()?, flow).map_err(|e| Error::engine("opening the checkpoints", e))
+    }
+
+    /// Makes a step of the record: writes it, and does what is to be done then.
+    fn take(&self, inner: &mut Inner, event: &Event, attempt: &str) -> Result<()> {
+        let refused = |problem: String| self.error(attempt, problem);
+        if let Some(why) = &inner.poisoned {
+            return Err(refused(why.clone()));
+        }
+        let next = inner.record.step(event).map_err(refused)?;
+        if next != inner.record {
+            self.file.write(&next)?;
+            inner.record = next;
+            tracing::info!(flow = self.flow, ?event, "deployments changed");
+        }
+        self.perform(inner)
+    }
+
+    /// Does what the record asks for, but for starting jobs: that takes the program of a version, which its deployer has.
+    fn perform(&self, inner: &mut Inner) -> Result<()> {
+        for action in inner.record.actions() {
+            match action {
+                Action::Publish { alias, segments } => publish(&self.aliases, &alias, &segments),
+                Action::Run { .. } => {}
+                Action::Stop { version } => {
+                    if let Some(ship) = inner.ships.remove(&version) {
+                        ship.job.resume();
+                        ship.job.stop();
+                        if let Err(error) = ship.job.wait() {
+                            tracing::warn!(flow = self.flow, version, %error, "a version that was stopped had failed");
+                        }
+                    }
+                }
+                Action::Free { version, topics } => {
+                    for topic in topics {
+                        self.log
+                            .delete_topic(&topic)
+                            .map_err(|e| Error::engine(format!("removing topic `{topic}`"), e))?;
+                    }
+                    self.free(version)?;
+                    let freed = inner.record.step(&Event::Freed { version });
+                    let freed = freed.map_err(|problem| self.error("freeing a version", problem))?;
+                    self.file.write(&freed)?;
+                    inner.record = freed;
+                }
+            }
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Removes a version's checkpoints and local state.
+    fn free(&self, version: u64) -> Result<()> {
+        let failed = |e: rivermark_checkpoint::StoreError| {
+            let attempt = format!("removing the checkpoints of version {version} of flow `{}`", self.flow);
+            Error::engine(attempt, e)
+        };
+        let store = self.store()?;
+        for object in store.list(&format!("{}/{version}/", self.flow)).map_err(failed)? {
+            store.delete(&object.name).map_err(failed)?;
+        }
+        let state = self.folders.state.join(version.to_string());
+        match std::fs::remove_dir_all(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::engine(format!("removing the local state {}", state.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn retire(&self, version: u64) -> Result<()> {
+        self.take(&mut self.inner.lock(), &Event::Retire { version }, &format!("retiring version {version}"))
+    }
+
+    /// Asks a version's job something.
+    pub(crate) fn with_job<R>(&self, version: u64, ask: impl FnOnce(&Job) -> R) -> Option<R> {
+        self.inner.lock().ships.get(&version).map(|ship| ask(&ship.job))
+    }
+
+    /// What kept a version from being promoted by itself.
+    pub(crate) fn refused(&self, version: u64) -> Option<String> {
+        self.inner.lock().refused.get(&version).map(|(_, why)| why.clone())
+    }
+
+    /// Waits until `done` answers true of the record; looks again whenever it changes and every few milliseconds.
+    pub(crate) fn wait_until(&self, mut done: impl FnMut(&Deployments) -> bool, until: Option<Instant>) -> bool {
+        let mut inner = self.inner.lock();
+        loop {
+            if done(&inner.record) {
+                return true;
+            }
+            if until.is_some_and(|until| Instant::now() > until) {
+                return false;
+            }
+            self.changed.wait_for(&mut inner, TICK);
+        }
+    }
+}
+
+/// The life of the thread.
+fn watch(fleet: &Weak<Fleet>) {
+    loop {
+        {
+            let Some(fleet) = fleet.upgrade() else { return };
+            if let Err(error) = fleet.tick() {
+                tracing::error!(flow = fleet.flow, %error, "deployments");
+            }
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+impl Fleet {
+    fn tick(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if inner.poisoned.is_some() {
+            return Ok(());
+        }
+        self.notice_failures(&mut inner)?;
+        self.move_lines(&mut inner)?;
+        self.judge(&mut inner)?;
+        self.promote_by_themselves(&mut inner);
+        let now_ms = now_ms();
+        self.take(&mut inner, &Event::Tick { now_ms }, "retiring what was kept long enough")
+    }
+
+    fn notice_failures(&self, inner: &mut Inner) -> Result<()> {
+        let failed = |(version, ship): (&u64, &Ship)| match ship.job.status() {
+            Status::Failed { failure } => Some((*version, failure)),
+            _ => None,
+        };
+        let failed: Vec<(u64, String)> = inner.ships.iter().filter_map(failed).collect();
+        for (version, reason) in failed {
+            if inner.record.live() != Some(version) {
+                self.take(inner, &Event::Failed { version, reason }, "noting a failure")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those who follow read as far as the live version's newest checkpoint.
+    fn move_lines(&self, inner: &mut Inner) -> Result<()> {
+        let Some(live) = inner.record.live() else { return Ok(()) };
+        let Some(manifest) = inner.ships.get(&live).and_then(|ship| ship.job.shared.committed()) else {
+            return Ok(());
+        };
+        let at = (live, manifest.epoch);
+        let mut lines = None;
+        for (_, ship) in inner.ships.iter_mut().filter(|(version, _)| **version != live) {
+            if ship.follows == Some(at) {
+                continue;
+            }
+            let lines = match &lines {
+                Some(lines) => lines,
+                None => lines.insert(lines_of(&manifest)?),
+            };
+            set_lines(&ship.job.shared, Some(lines));
+            ship.known = lines.iter().flat_map(offsets_of_lines).collect();
+            ship.follows = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Who has caught up, and who has fallen behind.
+    fn judge(&self, inner: &mut Inner) -> Result<()> {
+        let now = Instant::now();
+        let versions: Vec<u64> = inner.ships.keys().copied().collect();
+        for version in versions {
+            let Some(progress) = progress_of(&self.flow, inner, version, now) else { continue };
+            let Some(ship) = inner.ships.get_mut(&version) else { continue };
+            let wanted = ship.replay.caught_up;
+            let has_line = ship.follows.is_some();
+            let is_close = has_line
+                && ship.job.status() == Status::Running
+                && progress.records_behind <= wanted.records
+                && progress.event_time_behind.is_some_and(|behind| behind <= wanted.event_time);
+            let since = ship.close_since.take().unwrap_or(now);
+            ship.close_since = is_close.then_some(since);
+            let event = match progress.state {
+                State::Replaying if is_close && now - since >= wanted.sustained => Event::CaughtUp { version },
+                State::CaughtUp if !is_close => Event::FellBehind { version },
+                _ => continue,
+            };
+            self.take(inner, &event, "noting how far a version is")?;
+        }
+        Ok(())
+    }
+
+    fn promote_by_themselves(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        let ready = |(version, ship): (&u64, &Ship)| {
+            let is_ready =
+                ship.replay.promotes_itself && inner.record.state(*version) == Some(State::CaughtUp);
+            let waited = inner.refused.get(version).is_none_or(|(at, _)| now - *at > Duration::from_secs(1));
+            (is_ready && waited).then_some(*version)
+        };
+        let Some(version) = inner.ships.iter().find_map(ready) else { return };
+        match self.switch_in(inner, Switch::Promote(version)) {
+            Ok(_) => drop(inner.refused.remove(&version)),
+            Err(error) => {
+                tracing::warn!(flow = self.flow, version, %error, "not promoted; tried again");
+                inner.refused.insert(version, (now, error.to_string()));
+            }
+        }
+    }
+
+    pub(crate) fn progress(&self, version: u64) -> Option<Progress> {
+        let mut inner = self.inner.lock();
+        progress_of(&self.flow, &mut inner, version, Instant::now())
+    }
+
+    /// Lets another version take the live one's place.
+    pub(crate) fn switch(&self, switch: Switch) -> Result<Cut> {
+        self.switch_in(&mut self.inner.lock(), switch)
+    }
+
+    fn switch_in(&self, inner: &mut Inner, switch: Switch) -> Result<Cut> {
+        let (to, attempt) = match &switch {
+            Switch::Promote(to) => (Some(*to), format!("promoting version {to}")),
+            Switch::RollBack(_) => (inner.record.before(), "rolling back".to_owned()),
+        };
+        let refused = |problem: String| self.error(&attempt, problem);
+        if let Some(why) = &inner.poisoned {
+            return Err(refused(why.clone()));
+        }
+        let live = inner.record.live().ok_or_else(|| refused("no version is live".into()))?;
+        let to = to.ok_or_else(|| refused("no version that was live before is kept any more".into()))?;
+        match (&switch, inner.record.state(to)) {
+            (Switch::Promote(_), Some(State::CaughtUp)) | (Switch::RollBack(_), _) => {}
+            (_, Some(State::Live)) => return Ok(Cut::default()),
+            (_, Some(state)) => {
+                return Err(refused(format!("it is {state}, and has to be caught up: see its progress")));
+            }
+            (_, None) => return Err(refused("it is not deployed".into())),
+        }
+        let Inner { record, ships, poisoned, .. } = &mut *inner;
+        let side = |version: u64| match ships.get(&version) {
+            Some(ship) if !ship.job.status().is_over() => Ok(Side { version, job: &ship.job }),
+            _ => Err(refused(format!(
+                "version {version} does not run, and both have to for a switch without a gap: deploy it (one that fails on a record: with \
+                 `Replay::paused`)"
+            ))),
+        };
+        let (leader, follower) = (side(live)?, side(to)?);
+        let replay = &ships[&to].replay;
+        let checks: &[Check] = if let Switch::Promote(_) = switch { &replay.checks } else { &[] };
+        let pairs = pairs(record, live, to);
+        let mut views = self.read_views(&pairs, !checks.is_empty()).map_err(refused)?;
+        let held = Held::hold(leader, follower, replay.held_for_at_most).map_err(refused)?;
+        let name = format!("c{}.v{to}.{}", record.switches + 1, now_ms());
+        let cut = self.cut(&pairs, &mut views, &name).map_err(refused)?;
+        if !checks.is_empty() {
+            let compared = self.compared(&pairs, &views).map_err(refused)?;
+            let comparison = Comparison { flow: self.flow.clone(), old: live, new: to, outputs: compared };
+            for Check { name, check } in checks {
+                check(&comparison).map_err(|why| refused(format!("check `{name}` vetoes it: {why}")))?;
+            }
+        }
+        let event = match switch {
+            Switch::Promote(version) => {
+                let keeps_for = i64::try_from(replay.keeps_for.as_millis()).unwrap_or(i64::MAX);
+                Event::Promote { version, cut: cut.clone(), kept_until_ms: now_ms().saturating_add(keeps_for) }
+            }
+            Switch::RollBack(reason) => Event::RollBack { version: live, cut: cut.clone(), reason },
+        };
+        let next = record.step(&event).map_err(refused)?;
+        if let Err(error) = self.file.write(&next)
+            && self.file.read().ok().as_ref() != Some(record)
+        {
+            // Nobody knows which version the next process finds live: until there is one, no row may appear.
+            let why = "the record of its deployments could not be written, and it is unknown which one is there: both versions stand still; \
+                       mend the disk and start the program again";
+            *poisoned = Some(why.to_owned());
+            std::mem::forget(held);
+            return Err(error);
+        }
+        let is_written = self.file.read()? == next;
+        if !is_written {
+            return Err(refused("the record of its deployments could not be written".into()));
+        }
+        *record = next;
+        for (alias, segments) in &record.outputs {
+            publish(&self.aliases, alias, segments);
+        }
+        if let Some(ship) = ships.get(&to)
+            && ship.replay.rate_limit.is_some()
+        {
+            ship.job.shared.throttles().values().for_each(|throttle| throttle.set_limit(None));
+        }
+        let stood_still = held.lasted();
+        held.swap();
+        tracing::info!(flow = self.flow, from = live, to, ?stood_still, "the live version has changed");
+        inner.ships.values_mut().for_each(|ship| ship.follows = None);
+        self.perform(inner)?;
+        Ok(cut)
+    }
+
+    /// Compares what two versions have written, at the same offsets; both go on then.
+    pub(crate) fn compare(&self, version: u64) -> Result<Comparison> {
+        let inner = self.inner.lock();
+        let attempt = format!("comparing version {version}");
+        let refused = |problem: String| self.error(&attempt, problem);
+        let live = inner.record.live().ok_or_else(|| refused("no version is live".into()))?;
+        let side = |version: u64| match inner.ships.get(&version) {
+            Some(ship) => Ok(Side { version, job: &ship.job }),
+            None => Err(refused(format!("version {version} does not run: deploy it"))),
+        };
+        let pairs = pairs(&inner.record, live, version);
+        let mut views = self.read_views(&pairs, true).map_err(refused)?;
+        let within = inner.ships.get(&version).map_or(TICK, |ship| ship.replay.held_for_at_most);
+        let held = Held::hold(side(live)?, side(version)?, within).map_err(refused)?;
+        let mut ends = Vec::new();
+        for (pair, _) in pairs.iter().zip(&views) {
+            ends.push(ends_of_both(&self.log, &pair.old, &pair.new).map_err(refused)?);
+        }
+        // What is read has been written; nobody has to stand still for it.
+        drop(held);
+        for ((pair, views), (until, from)) in pairs.iter().zip(&mut views).zip(&ends) {
+            pair.read(&self.log, views, until, from).map_err(refused)?;
+        }
+        let outputs = self.compared(&pairs, &views).map_err(refused)?;
+        Ok(Comparison { flow: self.flow.clone(), old: live, new: version, outputs })
+    }
+
+    fn compared(
+        &self,
+        pairs: &[Pair],
+        views: &[BothViews],
+    ) -> std::result::Result<Vec<super::ComparedOutput>, String> {
+        let of = |(pair, views): (&Pair, &BothViews)| {
+            compare(&self.log, &pair.alias, (&pair.old, &pair.new), views)
+        };
+        pairs.iter().zip(views).map(of).collect()
+    }
+
+    /// Reads what both have written until now, where that will be needed: while they run.
+    fn read_views(&self, pairs: &[Pair], all: bool) -> std::result::Result<Vec<BothViews>, String> {
+        let mut views = Vec::new();
+        for pair in pairs {
+            let mut both = BothViews::default();
+            if all || pair.upserts {
+                let (until, from) = ends_of_both(&self.log, &pair.old, &pair.new)?;
+                pair.read(&self.log, &mut both, &until, &from)?;
+            }
+            views.push(both);
+        }
+        Ok(views)
+    }
+
+    /// Where the versions, which are held, change.
+    fn cut(&self, pairs: &[Pair], views: &mut [BothViews], name: &str) -> std::result::Result<Cut, String> {
+        let mut cut = Cut::default();
+        for (pair, views) in pairs.iter().zip(views) {
+            let (until, from) = ends_of_both(&self.log, &pair.old, &pair.new)?;
+            let is_read = views.old.rows() + views.new.rows() > 0 || pair.upserts;
+            if is_read {
+                pair.read(&self.log, views, &until, &from)?;
+            }
+            let correction = if pair.upserts {
+                let topic = format!("{}.{name}", pair.alias);
+                let topics = (&*pair.old, &*pair.new);
+                let rows = write_correction(&self.log, &topic, topics, &views.old, &views.new)?;
+                Some((topic, rows))
+            } else {
+                None
+            };
+            cut.outputs.insert(pair.alias.clone(), OutputCut { until, from, correction });
+        }
+        Ok(cut)
+    }
+}
+
+
+/// An output of two versions.
+struct Pair {
+    alias: String,
+    old: String,
+    new: String,
+    upserts: bool,
+}
+
+impl Pair {
+    fn read(
+        &self,
+        log: &Log,
+        views: &mut BothViews,
+        until: &[u64],
+        from: &[u64],
+    ) -> std::result::Result<(), String> {
+        views.old.read(log, &self.old, until, self.upserts)?;
+        views.new.read(log, &self.new, from, self.upserts)
+    }
+}
+
+fn pairs(record: &Deployments, old: u64, new: u64) -> Vec<Pair> {
+    let of = |version: u64| record.versions.get(&version).map(|version| &version.outputs);
+    let (Some(olds), Some(news)) = (of(old), of(new)) else { return Vec::new() };
+    let both = olds.iter().filter_map(|(alias, old)| Some((alias, old, news.get(alias)?)));
+    both.map(|(alias, old, new)| Pair {
+        alias: alias.clone(),
+        old: old.topic.clone(),
+        new: new.topic.clone(),
+        upserts: old.upserts,
+    })
+    .collect()
+}
+
+fn outputs_of(plan: &Plan) -> std::result::Result<BTreeMap<String, OutputTopic>, String> {
+    let mut outputs = BTreeMap::new();
+    for output in plan.versioned_outputs() {
+        let topic = OutputTopic { topic: output.topic, upserts: output.upserts };
+        if outputs.insert(output.alias.clone(), topic).is_some() {
+            return Err(format!("two of its sinks write output `{}`", output.alias));
+        }
+    }
+    if outputs.is_empty() {
+        return Err("it writes no output that readers could follow from version to version: end it with \
+                    `LogSink::output(..)` or `LogSink::output_table(..)`"
+            .into());
+    }
+    Ok(outputs)
+}
+
+fn offsets_of_lines(
+    (source, lines): (&String, &std::collections::HashMap<u32, rivermark_operators::line::Line>),
+) -> Vec<((String, u32), Option<u64>)> {
+    lines.iter().map(|(number, line)| ((source.clone(), *number), line.offset)).collect()
+}
+
+/// Says what readers of an alias see.
+pub(crate) fn publish(aliases: &Aliases, alias: &str, segments: &[super::machine::Segment]) {
+    let segment = |segment: &super::machine::Segment| {
+        let at = |values: &[u64], partition: usize| values.get(partition).copied().unwrap_or(0);
+        let partitions =
+            segment.until.as_ref().map_or(0, Vec::len).max(segment.from.len()).max(segment.base.len());
+        let range = |partition| AliasRange {
+            from: at(&segment.from, partition),
+            until: segment.until.as_ref().map(|until| at(until, partition)),
+            base: at(&segment.base, partition),
+        };
+        AliasSegment { topic: segment.topic.clone(), ranges: (0..partitions).map(range).collect() }
+    };
+    aliases.set(alias, segments.iter().map(segment).collect());
+}
+
+fn progress_of(flow: &str, inner: &mut Inner, version: u64, now: Instant) -> Option<Progress> {
+    let live = inner.record.live()?;
+    let state = inner.record.state(version)?;
+    let leader = inner.ships.get(&live).map(|ship| {
+        (progress::offsets_of(&ship.job.shared), ship.job.metrics().watermark)
+    });
+    let ship = inner.ships.get_mut(&version)?;
+    let metrics = ship.job.metrics();
+    ship.rate.note(now, metrics.records_read);
+    let offsets = leader.as_ref().map_or(&ship.known, |(offsets, _)| offsets);
+    let partitions = progress::partitions(&ship.job.shared, offsets);
+    let records_behind = match version == live {
+        true => metrics.backlog.unwrap_or(0),
+        false => partitions.iter().map(|partition| partition.records_behind).sum(),
+    };
+    let live_time = leader.map_or(metrics.watermark, |(_, watermark)| watermark);
+    let has_begun = metrics.watermark > Timestamp::MIN || live_time == Timestamp::MIN;
+    let behind = live_time.millis().saturating_sub(metrics.watermark.millis()).max(0);
+    let rate = ship.rate.per_second();
+    Some(Progress {
+        flow: flow.to_owned(),
+        version,
+        state,
+        records_behind,
+        bytes_behind: progress::bytes_of(&metrics, &ship.sources, records_behind),
+        event_time: metrics.watermark,
+        event_time_behind: has_begun.then(|| Duration::from_millis(behind as u64)),
+        records_per_second: rate,
+        arrives_in: match (records_behind, rate > 0.0) {
+            (0, _) => Some(Duration::ZERO),
+            (_, true) => Some(Duration::from_secs_f64(records_behind as f64 / rate)),
+            (_, false) => None,
+        },
+        partitions,
+    })
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
