@@ -136,6 +136,10 @@ impl Fleet {
                 return Err(error);
             }
         };
+        // From then on its topics are there, and its outputs can be read.
+        if is_live && inner.record.versions.len() == 1 {
+            job.wait_until(|job| !matches!(job.status(), Status::Recovering));
+        }
         let ship = Ship { job, replay, sources, follows, known, close_since: None, rate: Rate::default() };
         inner.ships.insert(version, ship);
         self.changed.notify_all();

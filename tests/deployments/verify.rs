@@ -1,0 +1,1 @@
+//! Two versions compared at the same offsets.
