@@ -77,8 +77,9 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for AliasSource<T, F> {
         let start = match position {
             None => self.start,
             Some(bytes) => {
-                let bytes =
-                    bytes.try_into().map_err(|_| "the checkpoint's position is not an offset of an output")?;
+                let bytes = bytes
+                    .try_into()
+                    .map_err(|_| "the checkpoint's position is not an offset of an output")?;
                 Position::Offset(u64::from_le_bytes(bytes))
             }
         };

@@ -501,6 +501,7 @@ impl Attempt {
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
+        self.shared.set_wakes(self.wakes.clone());
         self.endings = Endings::of(workers);
         let batches = self.environment.channel_batches;
         let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes, batches);

@@ -1,5 +1,6 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
+use crate::channels::Wake;
 use crate::pulse::Pulses;
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -162,6 +163,8 @@ pub(crate) struct JobShared {
     over_after: Mutex<Option<Duration>>,
     /// Whether the workers still have something to do.
     pub(crate) pulses: Pulses,
+    /// Wakes the workers of the attempt that runs.
+    wakes: Mutex<Vec<Wake>>,
     /// The newest checkpoint whose output is committed.
     committed: Mutex<Option<Arc<Manifest>>>,
 }
@@ -189,6 +192,7 @@ impl JobShared {
             started: Instant::now(),
             over_after: Mutex::default(),
             pulses: Pulses::of(workers),
+            wakes: Mutex::default(),
             committed: Mutex::default(),
         }
     }
@@ -202,6 +206,15 @@ impl JobShared {
         }
         *self.status.lock() = status;
         self.changed.notify_all();
+    }
+
+    pub(crate) fn set_wakes(&self, wakes: Vec<Wake>) {
+        *self.wakes.lock() = wakes;
+    }
+
+    /// Lets workers that have nothing to do look again at once.
+    pub(crate) fn wake_workers(&self) {
+        self.wakes.lock().iter().for_each(Wake::wake);
     }
 
     /// Notes the newest checkpoint whose output is committed.

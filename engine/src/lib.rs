@@ -43,8 +43,8 @@ mod upkeep;
 mod worker;
 
 pub use deployment::{
-    CaughtUp, ComparedOutput, Comparison, Cut, Deployment, Deployments, OutputCut, OutputTopic, PartitionProgress,
-    Progress, Replay, Sample, Segment, State, Version,
+    CaughtUp, ComparedOutput, Comparison, Cut, Deployment, Deployments, OutputCut, OutputTopic,
+    PartitionProgress, Progress, Replay, Sample, Segment, State, Version,
 };
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};

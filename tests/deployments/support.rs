@@ -123,8 +123,7 @@ pub fn replay() -> Replay {
 pub fn read<R: serde::de::DeserializeOwned>(engine: &Engine, alias: &str, partitions: u32) -> Vec<R> {
     let mut rows = Vec::new();
     for partition in 0..partitions {
-        let mut reader =
-            engine.outputs().reader(engine.log(), alias, partition, Position::Earliest).unwrap();
+        let mut reader = engine.outputs().reader(engine.log(), alias, partition, Position::Earliest).unwrap();
         let mut expected = reader.position();
         while let Some(batch) = reader.next_batch().unwrap() {
             for row in batch {
@@ -179,7 +178,11 @@ pub fn check_rows(engine: &Engine, count: u64) -> Vec<u64> {
     let mut seen = BTreeMap::new();
     for (version, window, key, value) in read::<WindowRow>(engine, WINDOWS, 1) {
         let (windows, _) = by_version.entry(version).or_insert_with(|| expected(version, count));
-        assert_eq!(windows.get(&(window, key)), Some(&value), "version {version}, window {window}, key {key}");
+        assert_eq!(
+            windows.get(&(window, key)),
+            Some(&value),
+            "version {version}, window {window}, key {key}"
+        );
         assert_eq!(seen.insert((window, key), version), None, "window {window}, key {key} twice");
         if order.last() != Some(&version) {
             order.push(version);

@@ -126,7 +126,10 @@ impl fmt::Display for Comparison {
         writeln!(f, "flow `{flow}`, versions {old} and {new} at the same offsets")?;
         for output in &self.outputs {
             let ComparedOutput { alias, same, only_old, only_new, different, .. } = output;
-            writeln!(f, "`{alias}`: {same} keys the same, {different} different, {only_old} only in {old}, {only_new} only in {new}")?;
+            writeln!(
+                f,
+                "`{alias}`: {same} keys the same, {different} different, {only_old} only in {old}, {only_new} only in {new}"
+            )?;
             let header = ["key".to_owned(), format!("version {old}"), format!("version {new}")];
             let row = |s: &Sample| [short(Some(&s.key)), short(s.old.as_ref()), short(s.new.as_ref())];
             let rows: Vec<[String; 3]> = [header].into_iter().chain(output.samples.iter().map(row)).collect();

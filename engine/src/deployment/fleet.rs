@@ -81,8 +81,7 @@ impl Fleet {
     pub(crate) fn open(flow: &str, folders: Folders, log: Log, aliases: Aliases) -> Result<Arc<Fleet>> {
         let file = RecordFile::of(&folders.deployments, flow);
         let record = file.read()?;
-        let inner =
-            Inner { record, ships: BTreeMap::new(), refused: BTreeMap::new(), poisoned: None };
+        let inner = Inner { record, ships: BTreeMap::new(), refused: BTreeMap::new(), poisoned: None };
         let inner = Mutex::new(inner);
         let changed = Condvar::new();
         let flow = flow.to_owned();
@@ -92,7 +91,9 @@ impl Fleet {
         std::thread::Builder::new()
             .name(format!("rivermark-deploy-{}", fleet.flow))
             .spawn(move || watch(&weak))
-            .map_err(|e| Error::engine(format!("starting the thread of the deployments of `{}`", fleet.flow), e))?;
+            .map_err(|e| {
+                Error::engine(format!("starting the thread of the deployments of `{}`", fleet.flow), e)
+            })?;
         Ok(fleet)
     }
 
@@ -146,7 +147,12 @@ impl Fleet {
         Ok(version)
     }
 
-    fn check_sources(&self, inner: &Inner, version: u64, sources: &[String]) -> std::result::Result<(), String> {
+    fn check_sources(
+        &self,
+        inner: &Inner,
+        version: u64,
+        sources: &[String],
+    ) -> std::result::Result<(), String> {
         let Some(live) = inner.record.live().filter(|live| *live != version) else { return Ok(()) };
         let Some(ship) = inner.ships.get(&live) else { return Ok(()) };
         let sorted = |sources: &[String]| {
@@ -169,9 +175,13 @@ impl Fleet {
         let Some(live) = inner.record.live().filter(|live| *live != version) else { return Ok((None, None)) };
         let committed = match inner.ships.get(&live) {
             Some(ship) => ship.job.shared.committed(),
-            None => self.checkpoints(live)?.newest().map_err(|e| {
-                Error::engine(format!("reading where version {live} of flow `{}` is", self.flow), e)
-            })?.map(Arc::new),
+            None => self
+                .checkpoints(live)?
+                .newest()
+                .map_err(|e| {
+                    Error::engine(format!("reading where version {live} of flow `{}` is", self.flow), e)
+                })?
+                .map(Arc::new),
         };
         match committed {
             Some(manifest) => Ok((Some((live, manifest.epoch)), Some(lines_of(&manifest)?))),
@@ -272,7 +282,11 @@ impl Fleet {
     }
 
     /// Waits until `done` answers true of the record; looks again whenever it changes and every few milliseconds.
-    pub(crate) fn wait_until(&self, mut done: impl FnMut(&Deployments) -> bool, until: Option<Instant>) -> bool {
+    pub(crate) fn wait_until(
+        &self,
+        mut done: impl FnMut(&Deployments) -> bool,
+        until: Option<Instant>,
+    ) -> bool {
         let mut inner = self.inner.lock();
         loop {
             if done(&inner.record) {
@@ -366,7 +380,9 @@ impl Fleet {
             let since = ship.close_since.take().unwrap_or(now);
             ship.close_since = is_close.then_some(since);
             let event = match progress.state {
-                State::Replaying if is_close && now - since >= wanted.sustained => Event::CaughtUp { version },
+                State::Replaying if is_close && now - since >= wanted.sustained => {
+                    Event::CaughtUp { version }
+                }
                 State::CaughtUp if !is_close => Event::FellBehind { version },
                 _ => continue,
             };
@@ -448,7 +464,11 @@ impl Fleet {
         let event = match switch {
             Switch::Promote(version) => {
                 let keeps_for = i64::try_from(replay.keeps_for.as_millis()).unwrap_or(i64::MAX);
-                Event::Promote { version, cut: cut.clone(), kept_until_ms: now_ms().saturating_add(keeps_for) }
+                Event::Promote {
+                    version,
+                    cut: cut.clone(),
+                    kept_until_ms: now_ms().saturating_add(keeps_for),
+                }
             }
             Switch::RollBack(reason) => Event::RollBack { version: live, cut: cut.clone(), reason },
         };
@@ -559,7 +579,6 @@ impl Fleet {
     }
 }
 
-
 /// An output of two versions.
 struct Pair {
     alias: String,
@@ -635,9 +654,10 @@ pub(crate) fn publish(aliases: &Aliases, alias: &str, segments: &[super::machine
 fn progress_of(flow: &str, inner: &mut Inner, version: u64, now: Instant) -> Option<Progress> {
     let live = inner.record.live()?;
     let state = inner.record.state(version)?;
-    let leader = inner.ships.get(&live).map(|ship| {
-        (progress::offsets_of(&ship.job.shared), ship.job.metrics().watermark)
-    });
+    let leader = inner
+        .ships
+        .get(&live)
+        .map(|ship| (progress::offsets_of(&ship.job.shared), ship.job.metrics().watermark));
     let ship = inner.ships.get_mut(&version)?;
     let metrics = ship.job.metrics();
     ship.rate.note(now, metrics.records_read);

@@ -236,7 +236,8 @@ impl Deployments {
             Event::Failed { version, reason } => next.failed(*version, reason),
             Event::Tick { now_ms } => {
                 let is_over = |version: &Version| {
-                    version.state == State::Kept && version.kept_until_ms.is_some_and(|until| until <= *now_ms)
+                    version.state == State::Kept
+                        && version.kept_until_ms.is_some_and(|until| until <= *now_ms)
                 };
                 let over: Vec<u64> =
                     self.versions.iter().filter(|(_, v)| is_over(v)).map(|(number, _)| *number).collect();
@@ -416,12 +417,14 @@ impl Deployments {
 
     /// What has to be done for the record to be true. Publishing comes first, freeing last.
     pub(crate) fn actions(&self) -> Vec<Action> {
-        let publish = self.outputs.iter().map(|(alias, segments)| Action::Publish {
-            alias: alias.clone(),
-            segments: segments.clone(),
-        });
+        let publish = self
+            .outputs
+            .iter()
+            .map(|(alias, segments)| Action::Publish { alias: alias.clone(), segments: segments.clone() });
         let jobs = self.versions.iter().map(|(number, version)| match version.state {
-            State::Replaying | State::CaughtUp | State::Live | State::Kept => Action::Run { version: *number },
+            State::Replaying | State::CaughtUp | State::Live | State::Kept => {
+                Action::Run { version: *number }
+            }
             State::Failed | State::RolledBack | State::Retired => Action::Stop { version: *number },
         });
         let freed = self.versions.iter().filter(|(_, v)| v.state == State::Retired && !v.is_freed);

@@ -176,7 +176,8 @@ impl Deployment {
         let record = self.fleet.record();
         if record.live() != Some(self.version) {
             let state = self.state();
-            let problem = format!("version {} is {state}, and only the live one can be rolled back", self.version);
+            let problem =
+                format!("version {} is {state}, and only the live one can be rolled back", self.version);
             return Err(self.fleet.error("rolling back", problem));
         }
         self.fleet.switch(Switch::RollBack(reason.to_owned()))

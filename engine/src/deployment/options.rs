@@ -18,11 +18,7 @@ pub struct CaughtUp {
 
 impl Default for CaughtUp {
     fn default() -> Self {
-        CaughtUp {
-            records: 10_000,
-            event_time: Duration::from_secs(60),
-            sustained: Duration::from_secs(3),
-        }
+        CaughtUp { records: 10_000, event_time: Duration::from_secs(60), sustained: Duration::from_secs(3) }
     }
 }
 

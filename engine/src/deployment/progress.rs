@@ -102,7 +102,9 @@ impl Rate {
     }
 
     pub(crate) fn per_second(&self) -> f64 {
-        let Some(((first, before), (last, now))) = self.seen.front().zip(self.seen.back()) else { return 0.0 };
+        let Some(((first, before), (last, now))) = self.seen.front().zip(self.seen.back()) else {
+            return 0.0;
+        };
         let seconds = (*last - *first).as_secs_f64();
         if seconds > 0.0 { now.saturating_sub(*before) as f64 / seconds } else { 0.0 }
     }
@@ -121,7 +123,11 @@ impl fmt::Display for Progress {
         write!(f, "flow `{flow}`, version {version}: {state}, {records_behind} records behind")?;
         match self.arrives_in {
             Some(arrives_in) => {
-                writeln!(f, ", {records_per_second:.0} records/s, there in {:.1} s", arrives_in.as_secs_f64())?;
+                writeln!(
+                    f,
+                    ", {records_per_second:.0} records/s, there in {:.1} s",
+                    arrives_in.as_secs_f64()
+                )?;
             }
             None => writeln!(f)?,
         }

@@ -75,7 +75,8 @@ impl RecordFile {
     /// It cannot be written. It may or may not have been replaced.
     pub(crate) fn write(&self, record: &Deployments) -> Result<()> {
         let failed = |e: BoxedError| {
-            let attempt = format!("writing the deployments of flow `{}` ({})", self.flow, self.path.display());
+            let attempt =
+                format!("writing the deployments of flow `{}` ({})", self.flow, self.path.display());
             Error::engine(attempt, e)
         };
         self.try_write(record).map_err(failed)

@@ -44,7 +44,13 @@ pub(crate) struct View {
 
 impl View {
     /// Reads on up to `until`.
-    pub(crate) fn read(&mut self, log: &Log, topic: &str, until: &[u64], upserts: bool) -> Result<(), String> {
+    pub(crate) fn read(
+        &mut self,
+        log: &Log,
+        topic: &str,
+        until: &[u64],
+        upserts: bool,
+    ) -> Result<(), String> {
         let topic = log.topic(topic).map_err(|e| e.to_string())?;
         self.at.resize(until.len(), 0);
         for (partition, until) in until.iter().enumerate() {

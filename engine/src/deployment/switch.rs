@@ -182,6 +182,8 @@ impl Side<'_> {
                 before = now;
             }
             self.check_running(until, "did not come to rest")?;
+            // Or a barrier comes between two steps each time: those of periodic checkpoints are deeds too.
+            self.job.shared.wake_workers();
             std::thread::sleep(LOOK_AGAIN);
         }
         let epoch = self.job.checkpoint().map_err(|e| e.to_string())?;
@@ -197,13 +199,14 @@ impl Side<'_> {
                 .iter()
                 .map(|partition| ((partition.source.to_string(), partition.number), partition.reached()))
                 .collect();
-            let is_there = places.iter().all(|(partition, offset)| {
-                reached.get(partition).is_some_and(|reached| reached >= offset)
-            });
+            let is_there = places
+                .iter()
+                .all(|(partition, offset)| reached.get(partition).is_some_and(|reached| reached >= offset));
             if is_there {
                 return Ok(());
             }
             self.check_running(until, "did not come to the offsets of the live version")?;
+            self.job.shared.wake_workers();
             std::thread::sleep(LOOK_AGAIN);
         }
     }

@@ -72,11 +72,8 @@ impl World {
         let inputs = |version| self.processed.get(&version).copied().unwrap_or(0);
         let runs = |version| self.running.contains(&version);
         (inputs(from) == inputs(to) && runs(from) && runs(to)).then(|| {
-            let cut = OutputCut {
-                until: vec![inputs(from) * from],
-                from: vec![inputs(to) * to],
-                correction: None,
-            };
+            let cut =
+                OutputCut { until: vec![inputs(from) * from], from: vec![inputs(to) * to], correction: None };
             Cut { outputs: BTreeMap::from([(ALIAS.to_owned(), cut)]) }
         })
     }
@@ -264,7 +261,9 @@ fn a_record_says_why_it_takes_no_such_step() {
     let deploy = |version| Event::Deploy { version, outputs: outputs(version) };
     assert_eq!(take(deploy(1)), "");
     assert!(take(Event::Retire { version: 1 }).contains("version 1 is live"));
-    assert!(take(Event::RollBack { version: 1, cut: Cut::default(), reason: String::new() }).contains("kept"));
+    assert!(
+        take(Event::RollBack { version: 1, cut: Cut::default(), reason: String::new() }).contains("kept")
+    );
     assert_eq!(take(deploy(2)), "");
     let promote = Event::Promote { version: 2, cut: Cut::default(), kept_until_ms: 0 };
     assert!(take(promote.clone()).contains("version 2 is replaying"));
