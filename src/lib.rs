@@ -87,8 +87,8 @@ pub use rivermark_engine::{
     AtRest, CheckedState, Entries, OperatorEditor, OperatorState, SavepointCheck, SavepointEditor, Verdict,
 };
 pub use rivermark_engine::{
-    CaughtUp, ComparedOutput, Comparison, Cut, Deployment, Deployments, PartitionProgress, Progress, Replay,
-    Sample, State,
+    Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments,
+    PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State,
 };
 pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,

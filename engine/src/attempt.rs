@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// How often a job that is to begin nothing by itself looks whether it still is.
+const QUIET: Duration = Duration::from_millis(5);
+
 /// Monotonic time since some moment, as the attempt's owner tells it.
 pub(crate) type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -217,11 +220,17 @@ impl Attempt {
 
     /// When [`Attempt::tick`] is due.
     pub(crate) fn wake_at(&self) -> Duration {
+        if self.shared.is_quiet() {
+            return (self.clock)() + QUIET;
+        }
         self.coordinator.wake_at().map_or(self.next_discovery, |at| at.min(self.next_discovery))
     }
 
     /// Lets time pass: periodic checkpoints, time-outs, discovery of partitions.
     pub(crate) fn tick(&mut self) -> Option<Over> {
+        if self.shared.is_quiet() {
+            return None;
+        }
         let now = (self.clock)();
         if !self.commands.is_empty()
             && now >= self.next_discovery

@@ -11,6 +11,7 @@ use crate::upkeep::Upkeep;
 use crate::worker::{Report, Step};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
+use rivermark_checkpoint::store::MemoryStore;
 use rivermark_checkpoint::{FlowId, Outcome, RestoreFrom};
 use rivermark_log::{Aliases, Log};
 use rivermark_operators::line::Line;
@@ -83,6 +84,15 @@ impl Engine {
     /// What the outputs of deployed flows are: which version's rows readers see.
     pub fn outputs(&self) -> &Aliases {
         &self.inner.aliases
+    }
+
+    /// What a plan can be asked questions with: it touches nothing on the disk but the log, for reading.
+    pub(crate) fn environment_to_plan_with(&self, plan: Plan) -> Environment {
+        let mut resources = Resources::default();
+        resources.insert(self.inner.log.clone());
+        resources.insert(self.inner.aliases.clone());
+        let options = &self.inner.options;
+        Environment::simulated(plan, options, resources, Arc::new(MemoryStore::default()), options.workers)
     }
 
     /// The deployments of a flow.

@@ -13,7 +13,7 @@ use rivermark_operators::rate_limit::{RateLimit, Throttle};
 use rivermark_operators::{Error, Result, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,8 @@ pub(crate) struct JobShared {
     over_after: Mutex<Option<Duration>>,
     /// Whether the workers still have something to do.
     pub(crate) pulses: Pulses,
+    /// Whether nothing begins by itself: no periodic checkpoint, no new partition.
+    is_quiet: AtomicBool,
     /// Wakes the workers of the attempt that runs.
     wakes: Mutex<Vec<Wake>>,
     /// The newest checkpoint whose output is committed.
@@ -192,6 +194,7 @@ impl JobShared {
             started: Instant::now(),
             over_after: Mutex::default(),
             pulses: Pulses::of(workers),
+            is_quiet: AtomicBool::new(false),
             wakes: Mutex::default(),
             committed: Mutex::default(),
         }
@@ -206,6 +209,15 @@ impl JobShared {
         }
         *self.status.lock() = status;
         self.changed.notify_all();
+    }
+
+    /// Lets nothing begin by itself, or lets it again. For a moment: nothing is timed out meanwhile either.
+    pub(crate) fn set_quiet(&self, is_quiet: bool) {
+        self.is_quiet.store(is_quiet, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_wakes(&self, wakes: Vec<Wake>) {

@@ -25,7 +25,6 @@ mod attempt;
 mod channels;
 mod compatible;
 mod deployment;
-
 mod directory;
 mod earlier;
 mod endings;
@@ -43,8 +42,9 @@ mod upkeep;
 mod worker;
 
 pub use deployment::{
-    CaughtUp, ComparedOutput, Comparison, Cut, Deployment, Deployments, OutputCut, OutputTopic,
-    PartitionProgress, Progress, Replay, Sample, Segment, State, Version,
+    Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments, OutputCut,
+    OutputTopic, PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, Segment, State,
+    Version,
 };
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};

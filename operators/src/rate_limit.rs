@@ -62,6 +62,11 @@ impl RateLimit {
         RateLimit { bytes: Some(bytes), ..Self::NONE }
     }
 
+    /// The most records a second, if they are limited.
+    pub fn records(&self) -> Option<u64> {
+        self.records
+    }
+
     /// Both limits: of two for the same thing the lower.
     pub fn and(self, other: RateLimit) -> RateLimit {
         let lower = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();

@@ -79,6 +79,25 @@ pub struct ConnectorContext<'a> {
     pub resources: &'a Resources,
 }
 
+/// What would be read of a partition: see [`Source::survey`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The first offset that would be read.
+    pub from: u64,
+    /// One past the last that there is now.
+    pub end: u64,
+    /// The first offset that is there. Behind `from`, reading from there fails.
+    pub earliest: u64,
+    /// About how many records that is.
+    pub records: u64,
+    /// About how many bytes.
+    pub bytes: u64,
+    /// Whether older records of a key may have been removed.
+    pub is_compacted: bool,
+    /// The first record that cannot be decoded, of those that were looked at, and why.
+    pub undecodable: Option<String>,
+}
+
 /// A replayable input of a flow.
 pub trait Source: Send + Sync + 'static {
     /// What its records are.
@@ -104,6 +123,17 @@ pub trait Source: Send + Sync + 'static {
         waker: Waker,
         cx: &ConnectorContext<'_>,
     ) -> Result<Self::Reader, BoxError>;
+
+    /// What would be read of a partition, from a position or from the source's configured start to the end that there is now: for planning a
+    /// replay. Reads little. Default: the source cannot tell.
+    fn survey(
+        &self,
+        _partition: u32,
+        _position: Option<&[u8]>,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError> {
+        Ok(None)
+    }
 
     /// Makes durable what readers have given so far. Called before a checkpoint with their positions is stored, for a checkpoint must
     /// never point past what a crash leaves of the source. A source that only shows what is durable has nothing to do.
@@ -231,6 +261,13 @@ impl<'a, T> Records<'a, T> {
 pub trait ErasedSource: Send + Sync {
     /// See [`Source::partitions`].
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+    /// See [`Source::survey`].
+    fn survey(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError>;
     /// See [`Source::sync`].
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError>;
     /// See [`Source::raw_records`].
@@ -245,6 +282,15 @@ pub trait ErasedSource: Send + Sync {
 impl<S: Source> ErasedSource for S {
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
         Source::partitions(self, cx)
+    }
+
+    fn survey(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError> {
+        Source::survey(self, partition, position, cx)
     }
 
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {

@@ -49,6 +49,8 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
     copy.source(AliasSource::<TotalRow>::of(TOTALS)).sink(LogSink::topic("copied"));
     let copy = engine.start(copy).unwrap();
     std::thread::scope(|scope| {
+        // Also if an assertion fails.
+        let _end = AtEnd(&is_over);
         scope.spawn(|| {
             while !is_over.load(Ordering::SeqCst) {
                 let from = appended.fetch_add(20, Ordering::SeqCst);
@@ -70,7 +72,6 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
             }
             versions.push(next);
         }
-        is_over.store(true, Ordering::SeqCst);
     });
     let count = appended.load(Ordering::SeqCst);
     assert_eq!(live.state(), State::Live);
@@ -91,6 +92,14 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
     seen.sort_unstable();
     let first = rows.iter().zip(&seen).find(|(copied, seen)| copied != seen);
     assert!(rows == seen, "{} rows were copied and {} seen; {first:?}", rows.len(), seen.len());
+}
+
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn rows_of(engine: &rivermark::Engine, topic: &str) -> Vec<TotalRow> {

@@ -7,6 +7,7 @@
 use super::compare::{Comparison, compare};
 use super::machine::{Action, Cut, Deployments, Event, OutputCut, OutputTopic, State};
 use super::options::{Check, Replay};
+use super::plan::{self, Beginning, DeploymentPlan};
 use super::progress::{self, Offsets, Progress, Rate};
 use super::record::RecordFile;
 use super::rows::write_correction;
@@ -105,6 +106,60 @@ impl Fleet {
         self.inner.lock().record.clone()
     }
 
+    /// What deploying a version would do.
+    pub(crate) fn plan(&self, engine: &Engine, flow: Flow, replay: &Replay) -> Result<DeploymentPlan> {
+        let plan = flow.into_plan()?;
+        let version = plan.version();
+        let inner = self.inner.lock();
+        let live = inner.record.live().filter(|live| *live != version);
+        let outputs = outputs_of(&plan);
+        let sources: Vec<String> = plan.sources().map(|(name, _)| name.to_string()).collect();
+        let (mut foreseen, _) = self.foresee(engine, plan, live, replay)?;
+        let deployed = outputs.and_then(|outputs| inner.record.step(&Event::Deploy { version, outputs }));
+        foreseen.problems.extend(deployed.err());
+        foreseen.problems.extend(self.check_sources(&inner, version, &sources).err());
+        foreseen.can_start = foreseen.problems.is_empty();
+        if let Some(live) = live {
+            let state = self.checkpoints(live)?.newest().ok().flatten();
+            let state: u64 =
+                state.iter().flat_map(|manifest| manifest.files()).map(|file| file.content.bytes).sum();
+            let topics = inner.record.versions.get(&live).map(|version| version.outputs.values());
+            let output =
+                topics.into_iter().flatten().filter_map(|output| bytes_of_topic(&self.log, &output.topic));
+            foreseen.disk_bytes = Some(state + output.sum::<u64>());
+        }
+        let measured = live.and_then(|live| inner.ships.get(&live)).map(|ship| ship.job.metrics());
+        let measured = measured.map(|m| m.records_read as f64 / m.running.as_secs_f64().max(0.001));
+        let limit = replay.rate_limit.and_then(|limit| limit.records()).map(|records| records as f64);
+        // The live version waits for records most of the time: this is at least as fast.
+        let rate = limit.or(measured).filter(|rate| *rate > 0.0);
+        foreseen.takes = rate.map(|rate| Duration::from_secs_f64(foreseen.records as f64 / rate));
+        Ok(foreseen)
+    }
+
+    fn foresee(
+        &self,
+        engine: &Engine,
+        plan: Plan,
+        live: Option<u64>,
+        replay: &Replay,
+    ) -> Result<(DeploymentPlan, Plan)> {
+        let own = self.checkpoints(plan.version())?.newest().map_err(|e| {
+            Error::engine(
+                format!("reading the checkpoints of version {} of flow `{}`", plan.version(), self.flow),
+                e,
+            )
+        })?;
+        let beginning = match (&own, &replay.from) {
+            (Some(manifest), _) => Beginning::Own(manifest),
+            (None, Some(savepoint)) => Beginning::Savepoint(savepoint),
+            (None, None) => Beginning::Sources,
+        };
+        let environment = engine.environment_to_plan_with(plan);
+        let foreseen = plan::plan(&environment, live, &beginning)?;
+        Ok((foreseen, environment.plan))
+    }
+
     /// Starts a version, or goes on with it.
     pub(crate) fn deploy(&self, engine: &Engine, flow: Flow, replay: Replay) -> Result<u64> {
         let plan = flow.into_plan()?;
@@ -117,6 +172,17 @@ impl Fleet {
         let outputs = outputs_of(&plan).map_err(|problem| self.error(&attempt, problem))?;
         let sources: Vec<String> = plan.sources().map(|(name, _)| name.to_string()).collect();
         self.check_sources(&inner, version, &sources).map_err(|problem| self.error(&attempt, problem))?;
+        let live = inner.record.live().filter(|live| *live != version);
+        let plan = match live {
+            Some(_) => {
+                let (foreseen, plan) = self.foresee(engine, plan, live, &replay)?;
+                if !foreseen.can_start {
+                    return Err(self.error(&attempt, foreseen.problems.join("; ")));
+                }
+                plan
+            }
+            None => plan,
+        };
         self.take(&mut inner, &Event::Deploy { version, outputs }, &attempt)?;
         let (follows, lines) = self.lines(&inner, version)?;
         let known = lines.iter().flatten().flat_map(offsets_of_lines).collect();
@@ -627,6 +693,11 @@ fn outputs_of(plan: &Plan) -> std::result::Result<BTreeMap<String, OutputTopic>,
             .into());
     }
     Ok(outputs)
+}
+
+fn bytes_of_topic(log: &Log, topic: &str) -> Option<u64> {
+    let topic = log.topic(topic).ok()?;
+    (0..topic.partitions()).map(|partition| topic.info(partition).ok().map(|info| info.bytes)).sum()
 }
 
 fn offsets_of_lines(

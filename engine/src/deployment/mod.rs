@@ -7,6 +7,7 @@
 //! | `fleet` | the versions that run in this process, and the thread that moves them |
 //! | `switch` | how one takes the other's place: the cut, and why it has no gap and no duplicate |
 //! | `rows`, `compare` | what versions have written, compared; corrections of upserts |
+//! | `plan` | what a deployment would do, before it is started |
 //! | `progress`, `options` | how far a version is; what can be said about a deployment |
 //!
 //! [`Engine::deploy`] starts a version. The first of a flow is live. Another one runs beside it, with state, checkpoints, source positions and
@@ -20,6 +21,7 @@ mod compare;
 mod fleet;
 mod machine;
 mod options;
+mod plan;
 mod progress;
 mod record;
 mod rows;
@@ -29,6 +31,7 @@ pub use compare::{ComparedOutput, Comparison, Sample};
 pub(crate) use fleet::{Fleet, Folders, publish};
 pub use machine::{Cut, Deployments, OutputCut, OutputTopic, Segment, State, Version};
 pub use options::{CaughtUp, Replay};
+pub use plan::{Becomes, DeploymentPlan, PlannedPartition, PlannedState};
 pub use progress::{PartitionProgress, Progress};
 pub(crate) use record::RecordFile;
 
@@ -50,12 +53,21 @@ impl Engine {
     /// All versions of the flow run until the last [`Deployment`] of it is dropped.
     ///
     /// # Errors
-    /// The flow is not valid, has other outputs or sources than the live version, cannot start from the savepoint, or runs already; the version was
-    /// retired or rolled back; or the record of the flow's deployments is damaged or cannot be written.
+    /// The flow is not valid, has other outputs or sources than the live version, cannot start from the savepoint, or runs already; the log does not
+    /// have any more what it would read; the version was retired or rolled back; or the record of the flow's deployments is damaged or cannot be written.
     pub fn deploy(&self, flow: Flow, replay: Replay) -> Result<Deployment> {
         let fleet = self.fleet(flow.name())?;
         let version = fleet.deploy(self, flow, replay)?;
         Ok(Deployment { fleet, version })
+    }
+
+    /// What [`Engine::deploy`] would do, before anything is started: what becomes of each operator's state, which records would be read again and
+    /// whether they are still there, about how much that is and how long it takes.
+    ///
+    /// # Errors
+    /// The flow as such is not valid, or what is stored cannot be read. That it cannot start is no error, but the answer.
+    pub fn plan(&self, flow: Flow, replay: &Replay) -> Result<DeploymentPlan> {
+        self.fleet(flow.name())?.plan(self, flow, replay)
     }
 
     /// What is deployed of a flow, whether it runs or not.

@@ -156,6 +156,22 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A job that begins nothing by itself, until dropped.
+struct Quiet<'a>(&'a JobShared);
+
+impl<'a> Quiet<'a> {
+    fn of(job: &'a JobShared) -> Quiet<'a> {
+        job.set_quiet(true);
+        Quiet(job)
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.0.set_quiet(false);
+    }
+}
+
 impl Side<'_> {
     fn check_running(&self, until: Instant, what: &str) -> Result<(), String> {
         match self.job.status() {
@@ -170,6 +186,8 @@ impl Side<'_> {
 
     /// Waits until nothing moves any more, and takes a checkpoint.
     fn rest_and_checkpoint(&self, until: Instant) -> Result<Arc<Manifest>, String> {
+        // Barriers of periodic checkpoints would be deeds too.
+        let quiet = Quiet::of(&self.job.shared);
         let pulses = &self.job.shared.pulses;
         let mut before = pulses.look();
         loop {
@@ -182,10 +200,10 @@ impl Side<'_> {
                 before = now;
             }
             self.check_running(until, "did not come to rest")?;
-            // Or a barrier comes between two steps each time: those of periodic checkpoints are deeds too.
             self.job.shared.wake_workers();
             std::thread::sleep(LOOK_AGAIN);
         }
+        drop(quiet);
         let epoch = self.job.checkpoint().map_err(|e| e.to_string())?;
         let committed = self.job.shared.committed().filter(|manifest| manifest.epoch == epoch);
         committed.ok_or_else(|| format!("checkpoint {epoch} of version {} is not the newest", self.version))
