@@ -153,7 +153,7 @@ impl<T> LogSink<T> {
     }
 
     /// As an output of upserts under an alias.
-    pub(crate) fn as_upserts_of_alias(self) -> Self {
+    pub(crate) fn upserts_of_alias(self) -> Self {
         LogSink { is_alias: true, upserts: true, ..self }
     }
 

@@ -71,7 +71,7 @@ where
     /// ([`AliasSource::table`](crate::AliasSource::table)) follow the version that is live; when that changes they are given the rows in which the
     /// new version's table differs, and tombstones of those that it does not have. Otherwise as [`LogSink::table`].
     pub fn output_table(alias: impl Into<String>) -> Self {
-        Self::table(alias).as_upserts_of_alias()
+        Self::table(alias).upserts_of_alias()
     }
 
     /// As [`LogSink::table`], with keys and values in another format. The same key must always have the same encoding.

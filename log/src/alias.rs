@@ -245,7 +245,7 @@ impl AliasReader {
         };
         // An empty segment holds nothing; the last one is open.
         let found = segments.iter().map(|segment| (segment, segment.range(self.partition)));
-        let found = found.filter(|(_, range)| holds(*range)).last();
+        let found = found.rev().find(|(_, range)| holds(*range));
         let Some((segment, range)) = found else {
             let bounds = segments.iter().map(|segment| segment.range(self.partition).base);
             let place = Place { topic: self.alias.as_str().into(), partition: self.partition };

@@ -27,9 +27,9 @@ fn go_on(engine: &Engine, until: u64) -> Vec<Deployment> {
         held.push(engine.deploy(flow(*version), replay()).unwrap());
     }
     for version in 2..=until {
-        match engine.deployments("sums").unwrap().state(version) {
-            Some(State::Live | State::Kept | State::RolledBack | State::Retired) => continue,
-            _ => {}
+        let is_over = |state| matches!(state, State::Live | State::Kept | State::RolledBack | State::Retired);
+        if engine.deployments("sums").unwrap().state(version).is_some_and(is_over) {
+            continue;
         }
         let next = match held.iter().find(|deployment| deployment.version() == version) {
             Some(next) => next.clone(),

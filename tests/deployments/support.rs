@@ -137,8 +137,11 @@ pub fn read<R: serde::de::DeserializeOwned>(engine: &Engine, alias: &str, partit
     rows
 }
 
+/// The sum of each window and key; the key and total of each number.
+pub type Expected = (BTreeMap<(i64, u64), u64>, BTreeMap<u64, (u64, u64)>);
+
 /// What a version writes about the first so many numbers: the windows that are over, and the totals.
-pub fn expected(version: u64, count: u64) -> (BTreeMap<(i64, u64), u64>, BTreeMap<u64, (u64, u64)>) {
+pub fn expected(version: u64, count: u64) -> Expected {
     let mut highest = [i64::MIN; PARTITIONS as usize];
     let (mut windows, mut totals, mut sums) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for number in numbers(0, count) {

@@ -102,7 +102,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn from_of(&self, partition: usize) -> u64 {
+    fn first_of(&self, partition: usize) -> u64 {
         self.from.get(partition).copied().unwrap_or(0)
     }
 
@@ -110,7 +110,7 @@ impl Segment {
     fn end(&self, until: &[u64]) -> Vec<u64> {
         let end = |(partition, until): (usize, &u64)| {
             let base = self.base.get(partition).copied().unwrap_or(0);
-            base + (until - self.from_of(partition))
+            base + (until - self.first_of(partition))
         };
         until.iter().enumerate().map(end).collect()
     }
@@ -349,7 +349,7 @@ impl Deployments {
             let at = cut.outputs.get(alias).ok_or_else(|| format!("the cut says nothing of `{alias}`"))?;
             let last = segments.last_mut().filter(|last| last.version == from && last.until.is_none());
             let last = last.ok_or_else(|| format!("`{alias}` is not at version {from}"))?;
-            if at.until.iter().enumerate().any(|(partition, until)| *until < last.from_of(partition)) {
+            if at.until.iter().enumerate().any(|(partition, until)| *until < last.first_of(partition)) {
                 return Err(format!("the cut of `{alias}` lies before the rows that its readers have seen"));
             }
             let mut base = last.end(&at.until);
