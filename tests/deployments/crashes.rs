@@ -44,17 +44,6 @@ fn go_on(engine: &Engine, until: u64) -> Vec<Deployment> {
     held
 }
 
-/// It may fall behind again in between.
-fn promote(next: &Deployment) {
-    loop {
-        wait_for(next, State::CaughtUp);
-        match next.promote() {
-            Ok(_) => return,
-            Err(error) => assert_eq!(next.state(), State::Replaying, "{error}"),
-        }
-    }
-}
-
 #[test]
 #[ignore = "the process that dies in the test below"]
 fn deploys_until_it_dies() {

@@ -212,3 +212,14 @@ pub fn wait_for(deployment: &Deployment, state: State) {
         deployment.progress()
     );
 }
+
+/// Promotes a version once it is caught up; it may fall behind again in between.
+pub fn promote(next: &Deployment) {
+    loop {
+        wait_for(next, State::CaughtUp);
+        match next.promote() {
+            Ok(_) => return,
+            Err(error) => assert_eq!(next.state(), State::Replaying, "{error}"),
+        }
+    }
+}

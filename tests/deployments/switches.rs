@@ -61,8 +61,7 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
         let mut versions = vec![live.clone()];
         for version in 2..6 {
             let next = engine.deploy(flow(version), replay()).unwrap();
-            wait_for(&next, State::CaughtUp);
-            next.promote().unwrap();
+            promote(&next);
             if version == 3 {
                 next.roll_back("to be seen").unwrap();
             } else {
@@ -160,8 +159,7 @@ fn a_version_that_is_retired_leaves_nothing_and_the_live_one_is_not_touched() {
     assert!(error.contains("version 1 is live"), "{error}");
     // Kept for no longer than it takes to look.
     let second = engine.deploy(flow(2), replay().keep_old_for(millis(0))).unwrap();
-    wait_for(&second, State::CaughtUp);
-    second.promote().unwrap();
+    promote(&second);
     wait_for(&first, State::Retired);
     let error = second.roll_back("too late").unwrap_err().to_string();
     assert!(error.contains("kept"), "{error}");

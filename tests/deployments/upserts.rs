@@ -1,6 +1,6 @@
 //! Outputs that are tables: readers are led from one version's rows to the other's.
 
-use crate::support::{DEADLINE, append, numbers, open, replay, wait_for};
+use crate::support::{DEADLINE, append, numbers, open, promote, replay};
 use crate::support::{Number, weight};
 use rivermark::connectors::{AliasSource, LogSink, LogSource};
 use rivermark::log::Position;
@@ -115,8 +115,7 @@ fn readers_of_a_table_have_the_live_versions_rows_and_no_others_after_each_switc
     };
     wait_for_table(&engine, copied, &expected(1, 1000));
     let second = engine.deploy(flow(2), replay()).unwrap();
-    wait_for(&second, State::CaughtUp);
-    second.promote().unwrap();
+    promote(&second);
     // At once, before another record comes: key 3 is gone, key 5 is there.
     assert_eq!(table(&engine), expected(2, 1000));
     append(engine.log(), numbers(1000, 2000));

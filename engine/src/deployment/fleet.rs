@@ -442,17 +442,24 @@ impl Fleet {
             let Some(ship) = inner.ships.get_mut(&version) else { continue };
             let wanted = ship.replay.caught_up;
             let has_line = ship.follows.is_some();
-            let is_close = has_line
-                && ship.job.status() == Status::Running
-                && progress.records_behind <= wanted.records
-                && progress.event_time_behind.is_some_and(|behind| behind <= wanted.event_time);
+            let is_running = ship.job.status() == Status::Running;
+            let is_within = |times: u32| {
+                has_line
+                    && is_running
+                    && progress.records_behind <= wanted.records.saturating_mul(u64::from(times))
+                    && progress
+                        .event_time_behind
+                        .is_some_and(|behind| behind <= wanted.event_time.saturating_mul(times))
+            };
+            let is_close = is_within(1);
             let since = ship.close_since.take().unwrap_or(now);
             ship.close_since = is_close.then_some(since);
             let event = match progress.state {
                 State::Replaying if is_close && now - since >= wanted.sustained => {
                     Event::CaughtUp { version }
                 }
-                State::CaughtUp if !is_close => Event::FellBehind { version },
+                // Not at the first record too many: it would go to and fro.
+                State::CaughtUp if !is_within(2) => Event::FellBehind { version },
                 _ => continue,
             };
             self.take(inner, &event, "noting how far a version is")?;

@@ -28,7 +28,7 @@ impl CaughtUp {
         Self::default()
     }
 
-    /// At most so many records behind the live version, over all partitions.
+    /// At most so many records behind the live version, over all partitions. Once caught up, it has fallen behind at twice as many.
     pub fn within_records(self, records: u64) -> Self {
         CaughtUp { records, ..self }
     }
