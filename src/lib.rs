@@ -87,6 +87,10 @@ pub use rivermark_engine::{
     AtRest, CheckedState, Entries, OperatorEditor, OperatorState, SavepointCheck, SavepointEditor, Verdict,
 };
 pub use rivermark_engine::{
+    Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments,
+    PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State,
+};
+pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
     Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`mod@format`] | how keys and values become bytes: JSON, bincode, text, raw |
 //! | [`LogSource`], [`LogSink`] | topics of the embedded log; the sink is exactly-once by the log's transactions; both know tables, too |
+//! | [`AliasSource`] | what a deployed flow writes, whichever version is live |
 //! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
 //! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |
 //! | [`blocking()`] | threads for look-ups whose client blocks |
@@ -13,6 +14,7 @@
 //! Invariant: nothing here knows how a flow is run; everything goes through the traits of `rivermark-operators`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod alias_source;
 mod blocking;
 pub mod conformance;
 mod files;
@@ -24,6 +26,7 @@ mod log_topics;
 mod memory;
 mod part_files;
 
+pub use alias_source::{AliasSource, AliasSourceReader};
 pub use blocking::blocking;
 pub use files::{CsvReader, CsvSource, JsonLinesReader, JsonLinesSource};
 pub use log_sink::{LogSink, LogWriter};

@@ -9,7 +9,9 @@
 use crate::format::{Bincode, Format, Json, Raw, Text};
 use crate::log_source::log_of;
 use rivermark_log::{Log, RecordBatch, Topic, TopicOptions, Transactional};
-use rivermark_operators::sink::{Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter};
+use rivermark_operators::sink::{
+    Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter, VersionedOutput,
+};
 use rivermark_operators::{BoxError, Stamp, Timestamp, hash_key};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -24,7 +26,10 @@ type PartitionOf<T> = Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>;
 /// worker's rows of a checkpoint before another's; after a crash in between, the rest appear when the job starts again. Each row has the
 /// event time of its record as timestamp.
 pub struct LogSink<T> {
+    /// The topic, or the alias of one for each version.
     topic: String,
+    is_alias: bool,
+    upserts: bool,
     options: Option<TopicOptions>,
     /// How a topic is created that is not there, where no options say so.
     otherwise: TopicOptions,
@@ -37,6 +42,8 @@ impl<T> Clone for LogSink<T> {
     fn clone(&self) -> Self {
         LogSink {
             topic: self.topic.clone(),
+            is_alias: self.is_alias,
+            upserts: self.upserts,
             options: self.options.clone(),
             otherwise: self.otherwise.clone(),
             encode: Arc::clone(&self.encode),
@@ -54,6 +61,12 @@ impl<T: Serialize + 'static> LogSink<T> {
             Ok(true)
         };
         LogSink::encoded(topic.into(), encode, TopicOptions::new(1))
+    }
+
+    /// Writes the output `alias` of the flow: each version writes a topic of its own, `ALIAS.vVERSION`, and readers of the alias
+    /// ([`AliasSource`](crate::AliasSource)) follow the version that is live. For flows that are deployed. Otherwise as [`LogSink::topic`].
+    pub fn output(alias: impl Into<String>) -> Self {
+        LogSink { is_alias: true, ..LogSink::topic(alias) }
     }
 }
 
@@ -140,7 +153,26 @@ impl<T> LogSink<T> {
         encode: impl Fn(&T, &mut Vec<u8>) -> Result<bool, BoxError> + Send + Sync + 'static,
         otherwise: TopicOptions,
     ) -> Self {
-        LogSink { topic, options: None, otherwise, encode: Arc::new(encode), key: None, partition: None }
+        LogSink {
+            topic,
+            is_alias: false,
+            upserts: false,
+            options: None,
+            otherwise,
+            encode: Arc::new(encode),
+            key: None,
+            partition: None,
+        }
+    }
+
+    /// As an output of upserts under an alias.
+    pub(crate) fn upserts_of_alias(self) -> Self {
+        LogSink { is_alias: true, upserts: true, ..self }
+    }
+
+    /// The topic that a version writes.
+    fn topic_of(&self, version: u64) -> String {
+        if self.is_alias { format!("{}.v{version}", self.topic) } else { self.topic.clone() }
     }
 
     /// As [`LogSink::key`], for keys that may not be encodable.
@@ -152,12 +184,13 @@ impl<T> LogSink<T> {
         self
     }
 
-    fn open_topic(&self, log: &Log) -> rivermark_log::Result<Topic> {
+    fn open_topic(&self, log: &Log, version: u64) -> rivermark_log::Result<Topic> {
+        let topic = self.topic_of(version);
         match &self.options {
-            Some(options) => log.ensure_topic(&self.topic, options.clone()),
-            None => match log.topic(&self.topic) {
+            Some(options) => log.ensure_topic(&topic, options.clone()),
+            None => match log.topic(&topic) {
                 Err(rivermark_log::Error::UnknownTopic { .. }) => {
-                    log.ensure_topic(&self.topic, self.otherwise.clone())
+                    log.ensure_topic(&topic, self.otherwise.clone())
                 }
                 found => found,
             },
@@ -211,7 +244,7 @@ impl<T: Send + 'static> Sink<T> for LogSink<T> {
 
     fn writer(&self, cx: &SinkContext<'_>) -> Result<LogWriter<T>, BoxError> {
         let log = log_of(&cx.connector)?;
-        let topic = self.open_topic(log)?;
+        let topic = self.open_topic(log, cx.connector.version)?;
         let transaction = log.transactional(&format!("{}{}", id_prefix(cx), cx.worker), cx.generation)?;
         let batches = (0..topic.partitions()).map(|_| RecordBatch::new()).collect();
         Ok(LogWriter {
@@ -229,8 +262,13 @@ impl<T: Send + 'static> Sink<T> for LogSink<T> {
 
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
         let log = log_of(&cx.connector)?.clone();
-        self.open_topic(&log)?;
+        self.open_topic(&log, cx.connector.version)?;
         Ok(Box::new(LogCommitter { log, prefix: id_prefix(cx), generation: cx.generation }))
+    }
+
+    fn versioned_output(&self, version: u64) -> Option<VersionedOutput> {
+        let (alias, topic, upserts) = (self.topic.clone(), self.topic_of(version), self.upserts);
+        self.is_alias.then_some(VersionedOutput { alias, topic, upserts })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::log_table::DecodeRecord;
 use crate::log_topics::Topics;
 use rivermark_log::{Isolation, Log, Position, Reader};
 use rivermark_operators::source::{
-    ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Waker,
+    ConnectorContext, Polled, Records, Source, SourcePartition, SourceReader, Survey, Waker,
 };
 use rivermark_operators::{BoxError, RawRecord, Timestamp};
 use std::collections::VecDeque;
@@ -185,6 +185,47 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
         })
     }
 
+    /// Decodes the first records that would be read, to see whether their schema is one that the format reads.
+    fn survey(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError> {
+        let (topic, place) = self.topics.find(log_of(cx)?, partition)?;
+        let info = topic.info(place)?;
+        let from = match (position, self.start) {
+            (Some(bytes), _) => u64::from_le_bytes(
+                bytes.try_into().map_err(|_| "the checkpoint's position is not an offset of the log")?,
+            ),
+            (None, Position::Offset(offset)) => offset,
+            (None, start) => topic.reader(place, start, self.isolation)?.position(),
+        };
+        let mut survey = Survey {
+            from,
+            end: info.stable,
+            earliest: info.earliest,
+            is_compacted: topic.options().is_compacted(),
+            ..Survey::default()
+        };
+        // As if records and their sizes were spread evenly.
+        let (all, ahead) = (info.end.saturating_sub(info.earliest), info.stable.saturating_sub(from));
+        let share = |whole: u64| (u128::from(whole) * u128::from(ahead) / u128::from(all.max(1))) as u64;
+        (survey.records, survey.bytes) = (share(info.records).min(ahead), share(info.bytes));
+        if from < info.earliest || from > info.end {
+            return Ok(Some(survey));
+        }
+        let mut reader = topic.reader(place, Position::Offset(from), self.isolation)?;
+        for record in reader.next_batch()?.into_iter().flatten().take(SURVEYED) {
+            let time = Timestamp::from_millis(record.timestamp);
+            if let Err(error) = self.format.decode_record(record.key, record.value, time) {
+                survey.undecodable = Some(format!("offset {} cannot be decoded: {error}", record.offset));
+                break;
+            }
+        }
+        Ok(Some(survey))
+    }
+
     /// With [`Durability::Always`](rivermark_log::Durability::Always) there is nothing left to do; else this is where the log becomes
     /// durable.
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
@@ -227,6 +268,8 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     }
 }
 
+/// Records that a survey decodes.
+const SURVEYED: usize = 1000;
 /// Records that are read over rather than found by the index.
 const NEAR: u64 = 4096;
 

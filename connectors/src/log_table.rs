@@ -68,6 +68,13 @@ where
         Self::table_in(topic, Json)
     }
 
+    /// Writes a table's upserts as the output `alias` of the flow: each version has a topic of its own, and readers of the alias
+    /// ([`AliasSource::table`](crate::AliasSource::table)) follow the version that is live; when that changes they are given the rows in which the
+    /// new version's table differs, and tombstones of those that it does not have. Otherwise as [`LogSink::table`].
+    pub fn output_table(alias: impl Into<String>) -> Self {
+        Self::table(alias).upserts_of_alias()
+    }
+
     /// As [`LogSink::table`], with keys and values in another format. The same key must always have the same encoding.
     pub fn table_in<F: Format<K> + Format<V>>(topic: impl Into<String>, format: F) -> Self {
         let keys = format.clone();

@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// How often a job that is to begin nothing by itself looks whether it still is.
+const QUIET: Duration = Duration::from_millis(5);
+
 /// Monotonic time since some moment, as the attempt's owner tells it.
 pub(crate) type Monotonic = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -217,11 +220,17 @@ impl Attempt {
 
     /// When [`Attempt::tick`] is due.
     pub(crate) fn wake_at(&self) -> Duration {
+        if self.shared.is_quiet() {
+            return (self.clock)() + QUIET;
+        }
         self.coordinator.wake_at().map_or(self.next_discovery, |at| at.min(self.next_discovery))
     }
 
     /// Lets time pass: periodic checkpoints, time-outs, discovery of partitions.
     pub(crate) fn tick(&mut self) -> Option<Over> {
+        if self.shared.is_quiet() {
+            return None;
+        }
         let now = (self.clock)();
         if !self.commands.is_empty()
             && now >= self.next_discovery
@@ -500,6 +509,7 @@ impl Attempt {
         self.partitions = Arc::default();
         self.shared.set_partitions(Arc::clone(&self.partitions));
         self.shared.restore_counters(checkpoint.as_deref());
+        self.shared.set_committed(checkpoint.clone());
         self.uploaded.stops = self.read_earlier(checkpoint.as_deref())?;
         for restored in parts::restored_partitions(checkpoint.as_deref(), &self.checkpoints)? {
             let parts::RestoredPartition { source, number, name, position, remembered, .. } = restored;
@@ -513,6 +523,7 @@ impl Attempt {
         }
         let workers = self.environment.workers();
         self.wakes = (0..workers).map(|_| Wake::default()).collect();
+        self.shared.set_wakes(self.wakes.clone());
         self.endings = Endings::of(workers);
         let batches = self.environment.channel_batches;
         let channels = Channels::connect(self.environment.plan.exchanges(), &self.wakes, batches);
@@ -716,6 +727,9 @@ impl Attempt {
     }
 
     fn completed(&mut self, epoch: Epoch) {
+        if let Some(manifest) = self.newest.as_ref().filter(|manifest| manifest.epoch == epoch) {
+            self.shared.set_committed(Some(Arc::clone(manifest)));
+        }
         let Some(taking) = self.took.remove(&epoch) else { return };
         let Taking { duration, state_bytes, uploaded_bytes, .. } = taking;
         tracing::debug!(%epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");

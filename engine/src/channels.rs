@@ -55,6 +55,8 @@ pub(crate) struct Channels {
     to_wake: Vec<bool>,
     /// How many payloads wait beside full channels, by exchange.
     waiting: Vec<usize>,
+    /// Whether anything has been sent since somebody asked.
+    has_sent: bool,
 }
 
 impl Channels {
@@ -71,6 +73,7 @@ impl Channels {
                 wakes: wakes.to_vec(),
                 to_wake: vec![false; workers],
                 waiting: vec![0; exchanges],
+                has_sent: false,
             })
             .collect();
         for exchange in 0..exchanges {
@@ -144,6 +147,11 @@ impl Channels {
         self.local.iter().any(|queue| !queue.is_empty())
     }
 
+    /// Whether anything has been sent since this was asked last.
+    pub(crate) fn take_sent(&mut self) -> bool {
+        std::mem::take(&mut self.has_sent)
+    }
+
     /// Wakes those for whom this step has done something.
     pub(crate) fn wake_others(&mut self) {
         for (wake, to_wake) in self.wakes.iter().zip(&mut self.to_wake) {
@@ -156,6 +164,7 @@ impl Channels {
 
 impl Transport for Channels {
     fn send(&mut self, exchange: ExchangeId, to: usize, payload: Payload) {
+        self.has_sent = true;
         let exchange = exchange.0 as usize;
         let Some(end) = &mut self.outbound[exchange][to] else {
             self.local[exchange].push_back(payload);

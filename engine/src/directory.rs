@@ -5,6 +5,7 @@
 //! | `LOCK` | held while an engine runs; names its process |
 //! | `log/` | the embedded log |
 //! | `checkpoints/` | manifests and state files of all flows |
+//! | `deployments/FLOW` | which version of a flow is live, and what its readers see |
 //! | `savepoints/FLOW/NAME/` | savepoints, each a folder that can be copied |
 //! | `state/FLOW/VERSION/` | local state: a cache, thrown away at every start |
 //! | `queries/` | links to state files that queries read; emptied when an engine opens |
@@ -62,6 +63,10 @@ impl Directory {
         self.root.join("checkpoints")
     }
 
+    pub(crate) fn deployments(&self) -> PathBuf {
+        self.root.join("deployments")
+    }
+
     pub(crate) fn savepoints(&self) -> PathBuf {
         self.root.join("savepoints")
     }
@@ -81,14 +86,19 @@ impl Directory {
         }
     }
 
+    /// The local state of a flow's versions.
+    pub(crate) fn states(&self, flow: &str) -> PathBuf {
+        self.root.join("state").join(flow)
+    }
+
     /// The local state of one version of a flow.
     pub(crate) fn state(&self, flow: &str, version: u64) -> PathBuf {
-        self.root.join("state").join(flow).join(version.to_string())
+        self.states(flow).join(version.to_string())
     }
 }
 
 /// Creates a folder and those it lies in, so that they are still there when the power comes back.
-fn create(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn create(folder: &Path) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The engine: a data directory, a log, and the jobs that run on them, on threads.
 
 use crate::attempt::{Attempt, Monotonic, Over};
+use crate::deployment::{Fleet, Folders, RecordFile, publish};
 use crate::directory::Directory;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{Job, JobShared, LastSavepoint, Metrics, Status, Wish};
@@ -11,16 +12,18 @@ use crate::upkeep::Upkeep;
 use crate::worker::{Report, Step};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
+use rivermark_checkpoint::store::MemoryStore;
 use rivermark_checkpoint::{FlowId, Outcome, RestoreFrom};
-use rivermark_log::Log;
-use rivermark_operators::plan::Resources;
+use rivermark_log::{Aliases, Log};
+use rivermark_operators::line::Line;
+use rivermark_operators::plan::{Plan, Resources};
 use rivermark_operators::{Error, Flow, Result, Timestamp, panic_message};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +48,10 @@ struct Inner {
     savepoints: Savepoints,
     /// Flows that run now: two jobs of one version would fence each other.
     running: Mutex<HashSet<FlowId>>,
+    /// What readers of outputs see.
+    aliases: Aliases,
+    /// The deployments of flows that are held by somebody.
+    fleets: Mutex<HashMap<String, Weak<Fleet>>>,
     directory: Directory,
 }
 
@@ -65,13 +72,49 @@ impl Engine {
             .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
         let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
         let savepoints = Savepoints::new(directory.savepoints());
-        let inner = Inner { _upkeep: upkeep, log, options, savepoints, running: Mutex::default(), directory };
+        let aliases = published(&directory)?;
+        let (running, fleets) = (Mutex::default(), Mutex::default());
+        let inner = Inner { _upkeep: upkeep, log, options, savepoints, running, aliases, fleets, directory };
         Ok(Engine { inner: Arc::new(inner) })
     }
 
     /// The embedded log.
     pub fn log(&self) -> &Log {
         &self.inner.log
+    }
+
+    /// What the outputs of deployed flows are: which version's rows readers see.
+    pub fn outputs(&self) -> &Aliases {
+        &self.inner.aliases
+    }
+
+    /// What a plan can be asked questions with: it touches nothing on the disk but the log, for reading.
+    pub(crate) fn environment_to_plan_with(&self, plan: Plan) -> Environment {
+        let mut resources = Resources::default();
+        resources.insert(self.inner.log.clone());
+        resources.insert(self.inner.aliases.clone());
+        let options = &self.inner.options;
+        Environment::simulated(plan, options, resources, Arc::new(MemoryStore::default()), options.workers)
+    }
+
+    /// The deployments of a flow.
+    pub(crate) fn fleet(&self, flow: &str) -> Result<Arc<Fleet>> {
+        FlowId { name: flow.to_owned(), version: 1 }
+            .check()
+            .map_err(|e| Error::Flow { flow: flow.to_owned(), problem: e.to_string() })?;
+        let mut fleets = self.inner.fleets.lock();
+        if let Some(fleet) = fleets.get(flow).and_then(Weak::upgrade) {
+            return Ok(fleet);
+        }
+        let directory = &self.inner.directory;
+        let folders = Folders {
+            deployments: directory.deployments(),
+            checkpoints: directory.checkpoints(),
+            state: directory.states(flow),
+        };
+        let fleet = Fleet::open(flow, folders, self.inner.log.clone(), self.inner.aliases.clone())?;
+        fleets.insert(flow.to_owned(), Arc::downgrade(&fleet));
+        Ok(fleet)
     }
 
     /// Runs a flow until it is over: until its sources have ended, if they do.
@@ -99,16 +142,29 @@ impl Engine {
     /// As there; and if a savepoint is damaged, or the flow cannot continue from it: it has no operator of a name that has state there, or
     /// another number of key groups. That there is no such checkpoint is the job's failure.
     pub fn start_from(&self, flow: Flow, from: impl Into<StartFrom>) -> Result<Job> {
-        let name = flow.name().to_string();
-        let plan = flow.into_plan()?;
+        self.start_plan(flow.into_plan()?, from.into(), Setup::default())
+    }
+
+    /// As [`Engine::start_from`], with what a deployment says of it.
+    pub(crate) fn start_plan(&self, plan: Plan, from: StartFrom, setup: Setup) -> Result<Job> {
+        let name = plan.flow().to_string();
+        if let Some(lines) = setup.lines {
+            // Before anything is read.
+            for (source, throttle) in plan.throttles() {
+                throttle.set_lines(Some(lines.get(&**source).cloned().unwrap_or_default()));
+            }
+        }
         let running = Running::claim(self, FlowId { name: name.clone(), version: plan.version() })?;
         let mut resources = Resources::default();
         resources.insert(self.inner.log.clone());
-        let (options, savepoints) = (&self.inner.options, self.inner.savepoints.clone());
+        resources.insert(self.inner.aliases.clone());
+        let mut options = self.inner.options.clone();
+        options.workers = setup.workers.unwrap_or(options.workers);
+        let (options, savepoints) = (&options, self.inner.savepoints.clone());
         let environment =
             Environment::local(plan, options, resources, &self.inner.directory, savepoints.clone())?;
         let clock = Clock::start();
-        let from = match from.into() {
+        let from = match from {
             StartFrom::Checkpoint(from) => from,
             StartFrom::SavepointAtFirst(_) if environment.has_checkpoint()? => RestoreFrom::Latest,
             StartFrom::Savepoint(savepoint) | StartFrom::SavepointAtFirst(savepoint) => {
@@ -140,6 +196,30 @@ impl Engine {
             .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
         Ok(Job { flow: name, shared, queries, savepoints, wishes, thread: Some(thread), outcome })
     }
+}
+
+/// What a deployment says of a job's start.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Its workers, if not those of the options.
+    pub(crate) workers: Option<usize>,
+    /// How far each partition may be read, by source and number.
+    pub(crate) lines: Option<HashMap<String, HashMap<u32, Line>>>,
+}
+
+/// What the outputs of all flows are that are deployed in a directory.
+fn published(directory: &Directory) -> Result<Aliases> {
+    let aliases = Aliases::default();
+    for flow in RecordFile::flows(&directory.deployments())? {
+        match RecordFile::of(&directory.deployments(), &flow).read() {
+            Ok(record) => {
+                record.outputs.iter().for_each(|(alias, segments)| publish(&aliases, alias, segments));
+            }
+            // Other flows are none the worse for it. Whoever deploys this one gets the error.
+            Err(error) => tracing::error!(flow, %error, "what its readers see is unknown"),
+        }
+    }
+    Ok(aliases)
 }
 
 impl Engine {

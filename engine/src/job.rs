@@ -1,5 +1,7 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
+use crate::channels::Wake;
+use crate::pulse::Pulses;
 use crate::queries::{Board, LatestQuery, Queries, Query, View, WindowQuery};
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,7 +14,7 @@ use rivermark_operators::rate_limit::{RateLimit, Throttle};
 use rivermark_operators::{Error, Result, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -162,6 +164,14 @@ pub(crate) struct JobShared {
     pub(crate) board: Arc<Board>,
     started: Instant,
     over_after: Mutex<Option<Duration>>,
+    /// Whether the workers still have something to do.
+    pub(crate) pulses: Pulses,
+    /// Whether nothing begins by itself: no periodic checkpoint, no new partition.
+    is_quiet: AtomicBool,
+    /// Wakes the workers of the attempt that runs.
+    wakes: Mutex<Vec<Wake>>,
+    /// The newest checkpoint whose output is committed.
+    committed: Mutex<Option<Arc<Manifest>>>,
 }
 
 impl JobShared {
@@ -187,6 +197,10 @@ impl JobShared {
             board: Arc::default(),
             started: Instant::now(),
             over_after: Mutex::default(),
+            pulses: Pulses::of(workers),
+            is_quiet: AtomicBool::new(false),
+            wakes: Mutex::default(),
+            committed: Mutex::default(),
         }
     }
 
@@ -199,6 +213,42 @@ impl JobShared {
         }
         *self.status.lock() = status;
         self.changed.notify_all();
+    }
+
+    /// Lets nothing begin by itself, or lets it again. For a moment: nothing is timed out meanwhile either.
+    pub(crate) fn set_quiet(&self, is_quiet: bool) {
+        self.is_quiet.store(is_quiet, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_wakes(&self, wakes: Vec<Wake>) {
+        *self.wakes.lock() = wakes;
+    }
+
+    /// Lets workers that have nothing to do look again at once.
+    pub(crate) fn wake_workers(&self) {
+        self.wakes.lock().iter().for_each(Wake::wake);
+    }
+
+    /// Notes the newest checkpoint whose output is committed.
+    pub(crate) fn set_committed(&self, manifest: Option<Arc<Manifest>>) {
+        *self.committed.lock() = manifest;
+    }
+
+    pub(crate) fn committed(&self) -> Option<Arc<Manifest>> {
+        self.committed.lock().clone()
+    }
+
+    pub(crate) fn partitions(&self) -> Arc<Partitions> {
+        Arc::clone(&self.partitions.lock())
+    }
+
+    /// The limits of the sources, by name.
+    pub(crate) fn throttles(&self) -> &HashMap<Arc<str>, Arc<Throttle>> {
+        &self.throttles
     }
 
     pub(crate) fn set_partitions(&self, partitions: Arc<Partitions>) {

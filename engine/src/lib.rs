@@ -8,6 +8,8 @@
 //! | `worker` | one shard of every operator, as a machine that steps |
 //! | `inlet`, `channels` | the exchange between workers |
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
+//! | `deployment` | [`Deployment`]: versions of a flow beside each other, of which one is live |
+//! | `pulse` | whether a job's workers have come to rest |
 //! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
 //! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried; its state read, checked and edited without a job |
@@ -16,13 +18,14 @@
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
-//! Invariant: nothing here but `engine`, `upkeep` and `queries` starts a thread, and nothing but those and `directory` reads a clock or the process's
+//! Invariant: nothing here but `engine`, `upkeep`, `deployment` and `queries` starts a thread, and nothing but those and `directory` reads a clock or the process's
 //! environment; everything else is handed what it needs, which is why it can be simulated.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod attempt;
 mod channels;
 mod compatible;
+mod deployment;
 mod directory;
 mod earlier;
 mod endings;
@@ -32,6 +35,7 @@ mod inlet;
 mod job;
 mod options;
 mod parts;
+mod pulse;
 mod queries;
 mod savepoint;
 pub mod simulation;
@@ -39,6 +43,11 @@ mod stops;
 mod upkeep;
 mod worker;
 
+pub use deployment::{
+    Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments, OutputCut,
+    OutputTopic, PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, Segment, State,
+    Version,
+};
 pub use engine::Engine;
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};

@@ -4,6 +4,7 @@ mod check;
 mod edit;
 mod state;
 
+pub(crate) use self::check::check_plan;
 pub use self::check::{CheckedState, SavepointCheck};
 pub use self::edit::{OperatorEditor, SavepointEditor};
 pub use self::state::{Entries, OperatorState};

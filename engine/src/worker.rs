@@ -201,6 +201,7 @@ impl Worker {
         self.acknowledge();
         self.channels.wake_others();
         self.shared.count_step(self.started && !may_read && !self.stopped_reading);
+        self.shared.pulses.beat(self.id, busy | self.channels.take_sent() | self.outstanding.is_any());
         Ok(match (busy, progress) {
             (true, _) => Step::Busy,
             (false, Progress::Held) => Step::Held,

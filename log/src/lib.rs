@@ -26,6 +26,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod alias;
 mod batch;
 mod batches;
 mod clock;
@@ -52,6 +53,7 @@ mod transaction;
 mod varint;
 mod verify;
 
+pub use alias::{AliasRange, AliasReader, AliasRecords, AliasSegment, Aliases};
 pub use batch::RecordBatch;
 pub use clock::{Clock, SystemClock};
 pub use compression::Compression;

@@ -153,6 +153,20 @@ impl Log {
         self.inner.topics.topic(name)
     }
 
+    /// Removes a topic and all of its records, durably. Whoever reads it meanwhile gets errors, and so does whoever writes it: nobody should. Does
+    /// nothing if there is none.
+    ///
+    /// # Errors
+    /// It cannot be removed; then it may be gone at the next start.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let environment = &self.inner.topics.environment;
+        environment.check_writer("removing a topic")?;
+        check_name(name)?;
+        let mut topics = self.inner.topics.open.write();
+        topics.remove(name);
+        topic::delete(environment, name)
+    }
+
     /// All topics, by name.
     pub fn topics(&self) -> Result<Vec<Topic>> {
         self.inner.topics.find()?;

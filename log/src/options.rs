@@ -174,6 +174,11 @@ pub struct TopicOptions {
 }
 
 impl TopicOptions {
+    /// Whether older records of a key are removed.
+    pub fn is_compacted(&self) -> bool {
+        self.compaction.is_some()
+    }
+
     /// A topic of so many partitions: not compressed, kept for ever.
     pub fn new(partitions: u32) -> Self {
         TopicOptions {

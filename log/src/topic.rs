@@ -80,6 +80,22 @@ pub(crate) fn create(environment: &Environment, name: &str, options: &TopicOptio
     disk.sync_dir(&topics).map_err(|e| Error::unknown("making the topic durable", &path, e))
 }
 
+/// Removes a topic's folder, so that a crash leaves all of it or nothing.
+pub(crate) fn delete(environment: &Environment, name: &str) -> Result<()> {
+    let disk = &*environment.disk;
+    let topics = environment.topics();
+    let (path, gone) = (topics.join(name), topics.join(format!(".{name}.gone")));
+    let failed = |e| Error::io("removing the topic", &path, e);
+    // An earlier attempt may have been interrupted.
+    let _ = disk.remove_dir_all(&gone);
+    match disk.rename(&path, &gone) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.map_err(failed)?,
+    }
+    disk.sync_dir(&topics).map_err(failed)?;
+    disk.remove_dir_all(&gone).map_err(failed)
+}
+
 /// The names of all topics there are.
 pub(crate) fn list(environment: &Environment) -> Result<Vec<String>> {
     let topics = environment.topics();

@@ -32,6 +32,7 @@ pub mod frontier;
 pub mod holding;
 pub mod join;
 pub mod journal;
+pub mod line;
 pub mod look_up;
 pub mod outstanding;
 pub mod partitions;

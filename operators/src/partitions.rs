@@ -44,6 +44,8 @@ pub struct PartitionEntry {
     /// What to call it in messages, such as `clicks[3]`.
     pub name: String,
     watermark: AtomicI64,
+    /// The offset behind the last record that was read, and one; 0 where there was none.
+    reached: AtomicU64,
     opened: AtomicBool,
     idle: AtomicBool,
     ended: AtomicBool,
@@ -72,6 +74,21 @@ impl PartitionEntry {
     /// The offset behind the last record that was read of it before the checkpoint, if any was.
     pub fn read_to(&self) -> Option<u64> {
         self.restored.read_to
+    }
+
+    /// The offset behind the last record that has been read by now, if any was.
+    pub fn reached(&self) -> Option<u64> {
+        self.reached.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    /// Publishes how far it has been read.
+    pub(crate) fn set_reached(&self, read_to: Option<u64>) {
+        self.reached.store(read_to.map_or(0, |offset| offset + 1), Ordering::SeqCst);
+    }
+
+    /// Whether it is idle now.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// The partition's watermark, as far as its worker has told.
@@ -251,6 +268,7 @@ impl Partitions {
             number,
             name,
             watermark: AtomicI64::new(i64::MIN),
+            reached: AtomicU64::new(restored.read_to.map_or(0, |offset| offset + 1)),
             opened: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             ended: AtomicBool::new(false),

@@ -21,7 +21,7 @@ use crate::edge::CloneBatch;
 use crate::error::{Error, Result};
 use crate::process::{Side, SidePort};
 use crate::rate_limit::{RateLimit, Throttle};
-use crate::sink::ErasedCommitter;
+use crate::sink::{ErasedCommitter, VersionedOutput};
 use crate::source::ErasedSource;
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -462,6 +462,11 @@ impl Plan {
     /// The sinks' committers, by name.
     pub fn committers(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<dyn ErasedCommitter>)> {
         self.nodes.iter().filter_map(|node| Some((&node.name, node.committer.as_ref()?)))
+    }
+
+    /// What the flow's sinks write under names that stay while its versions change.
+    pub fn versioned_outputs(&self) -> Vec<VersionedOutput> {
+        self.committers().filter_map(|(_, committer)| committer.versioned_output(self.version)).collect()
     }
 
     /// Builds one worker's tasks.

@@ -12,8 +12,10 @@
 //! them: results are the same as without. (Processing time, and what waits for a silence of the wall clock, are not results of the log alone anyway.)
 //! A source without a limit pays one load of an atomic a batch.
 
+use crate::line::{Line, Lines, Reach};
 use crate::time::Timestamp;
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -58,6 +60,11 @@ impl RateLimit {
     pub fn bytes_per_second(bytes: u64) -> RateLimit {
         assert!(bytes > 0, "a source that is limited to no bytes is never read");
         RateLimit { bytes: Some(bytes), ..Self::NONE }
+    }
+
+    /// The most records a second, if they are limited.
+    pub fn records(&self) -> Option<u64> {
+        self.records
     }
 
     /// Both limits: of two for the same thing the lower.
@@ -253,6 +260,7 @@ pub struct Throttle {
     /// Whether there is anything to ask.
     is_limited: AtomicBool,
     tokens: Mutex<Tokens>,
+    lines: Lines,
 }
 
 impl Throttle {
@@ -269,6 +277,17 @@ impl Throttle {
     /// Ends a pause.
     pub fn resume(&self) {
         self.change(|tokens| tokens.paused = false);
+    }
+
+    /// Lets each partition be read up to its line and no further, by its number; one that has none not at all. `None` takes all lines away. It holds
+    /// from the next read on.
+    pub fn set_lines(&self, lines: Option<HashMap<u32, Line>>) {
+        self.lines.set(lines);
+    }
+
+    #[inline]
+    pub(crate) fn reach(&self, number: u32) -> Reach {
+        self.lines.reach(number)
     }
 
     /// Whether it is between [`Throttle::pause`] and [`Throttle::resume`].

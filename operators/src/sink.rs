@@ -30,6 +30,17 @@ pub struct SinkContext<'a> {
     pub generation: u64,
 }
 
+/// What a version of a flow writes under a name that stays while versions change: the name is the alias, and what the version writes is the topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionedOutput {
+    /// The name that readers know.
+    pub alias: String,
+    /// The topic of the log that this version writes.
+    pub topic: String,
+    /// Whether a row replaces the one before it of its key, and one without a value ends the key; otherwise rows are only ever added.
+    pub upserts: bool,
+}
+
 /// An output of a flow.
 pub trait Sink<T>: Send + Sync + 'static {
     /// What takes records, one a worker.
@@ -40,6 +51,11 @@ pub trait Sink<T>: Send + Sync + 'static {
 
     /// Opens the sink's committer.
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError>;
+
+    /// What the given version of the flow writes, if readers are to follow versions through an alias. Default: it has none.
+    fn versioned_output(&self, _version: u64) -> Option<VersionedOutput> {
+        None
+    }
 }
 
 /// Takes records on one worker.
@@ -94,6 +110,8 @@ pub trait Committer: Send {
 pub trait ErasedCommitter: Send + Sync {
     /// See [`Sink::committer`].
     fn open(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError>;
+    /// See [`Sink::versioned_output`].
+    fn versioned_output(&self, version: u64) -> Option<VersionedOutput>;
 }
 
 /// Opens the committer of a typed sink.
@@ -105,6 +123,10 @@ pub(crate) struct CommitterOf<T, S> {
 impl<T: 'static, S: Sink<T>> ErasedCommitter for CommitterOf<T, S> {
     fn open(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
         self.sink.committer(cx)
+    }
+
+    fn versioned_output(&self, version: u64) -> Option<VersionedOutput> {
+        self.sink.versioned_output(version)
     }
 }
 

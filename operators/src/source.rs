@@ -10,6 +10,7 @@ use crate::dead_letters::Failures;
 pub use crate::dead_letters::{DeadLetter, RawRecord, SourceRecord};
 use crate::edge::{Output, PartitionChange, Signal};
 use crate::error::{BoxError, Error, Result};
+use crate::line::Reach;
 use crate::partitions::{PartitionEntry, Partitions};
 use crate::plan::Resources;
 use crate::rate_limit::{Claim, Throttle};
@@ -78,6 +79,25 @@ pub struct ConnectorContext<'a> {
     pub resources: &'a Resources,
 }
 
+/// What would be read of a partition: see [`Source::survey`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The first offset that would be read.
+    pub from: u64,
+    /// One past the last that there is now.
+    pub end: u64,
+    /// The first offset that is there. Behind `from`, reading from there fails.
+    pub earliest: u64,
+    /// About how many records that is.
+    pub records: u64,
+    /// About how many bytes.
+    pub bytes: u64,
+    /// Whether older records of a key may have been removed.
+    pub is_compacted: bool,
+    /// The first record that cannot be decoded, of those that were looked at, and why.
+    pub undecodable: Option<String>,
+}
+
 /// A replayable input of a flow.
 pub trait Source: Send + Sync + 'static {
     /// What its records are.
@@ -103,6 +123,17 @@ pub trait Source: Send + Sync + 'static {
         waker: Waker,
         cx: &ConnectorContext<'_>,
     ) -> Result<Self::Reader, BoxError>;
+
+    /// What would be read of a partition, from a position or from the source's configured start to the end that there is now: for planning a
+    /// replay. Reads little. Default: the source cannot tell.
+    fn survey(
+        &self,
+        _partition: u32,
+        _position: Option<&[u8]>,
+        _cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError> {
+        Ok(None)
+    }
 
     /// Makes durable what readers have given so far. Called before a checkpoint with their positions is stored, for a checkpoint must
     /// never point past what a crash leaves of the source. A source that only shows what is durable has nothing to do.
@@ -230,6 +261,13 @@ impl<'a, T> Records<'a, T> {
 pub trait ErasedSource: Send + Sync {
     /// See [`Source::partitions`].
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError>;
+    /// See [`Source::survey`].
+    fn survey(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError>;
     /// See [`Source::sync`].
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError>;
     /// See [`Source::raw_records`].
@@ -244,6 +282,15 @@ pub trait ErasedSource: Send + Sync {
 impl<S: Source> ErasedSource for S {
     fn partitions(&self, cx: &ConnectorContext<'_>) -> Result<Vec<SourcePartition>, BoxError> {
         Source::partitions(self, cx)
+    }
+
+    fn survey(
+        &self,
+        partition: u32,
+        position: Option<&[u8]>,
+        cx: &ConnectorContext<'_>,
+    ) -> Result<Option<Survey>, BoxError> {
+        Source::survey(self, partition, position, cx)
     }
 
     fn sync(&self, cx: &ConnectorContext<'_>) -> Result<(), BoxError> {
@@ -380,6 +427,36 @@ impl<S: Source> Reading<S> {
         self.out.signal(signal, cx)
     }
 
+    /// Whether the partition at `at` has come to its line.
+    fn is_at_line(&self, at: usize) -> bool {
+        let partition = &self.open[at];
+        match self.throttle.reach(partition.entry.number) {
+            Reach::Unbounded => false,
+            Reach::Nothing => true,
+            Reach::Until(line) => {
+                line.offset <= partition.read_to || partition.reader.position() == line.position
+            }
+        }
+    }
+
+    /// Opens the reader of a partition again where what was read of it is cut off.
+    fn reopen(&mut self, at: usize, position: &[u8]) -> Result<()> {
+        let context = ConnectorContext {
+            flow: &self.flow,
+            version: self.version,
+            name: &self.name,
+            resources: &self.resources,
+        };
+        let partition = &mut self.open[at];
+        let (number, waker) = (partition.entry.number, partition.waker.clone());
+        let reader = self.source.reader(number, Some(position), waker, &context);
+        let name = &partition.entry.name;
+        partition.reader = reader.map_err(|e| {
+            Error::source(&self.name, format!("opening {name} where it is to be read no further"), e)
+        })?;
+        Ok(())
+    }
+
     /// Reads up to `most` records of the partition at `at`.
     fn read(&mut self, at: usize, most: usize) -> Result<Polled> {
         let partition = &mut self.open[at];
@@ -404,35 +481,34 @@ impl<S: Source> Reading<S> {
 
     /// Notes how far a partition has been read. Where it is to end at a place, what follows that is left for later.
     fn end_where_an_earlier_run_did(&mut self, at: usize, polled: Polled) -> Result<Polled> {
-        let partition = &mut self.open[at];
-        let mut cut = false;
-        if let Some(offset) = partition.entry.stops_at().and_then(|stop| stop.offset) {
-            let before = self.batch.len() + self.dead.len();
-            self.batch.retain(|stamp, _| stamp.origin.offset() < Some(offset));
-            self.dead.retain(|stamp, _| stamp.origin.offset() < Some(offset));
-            cut = self.batch.len() + self.dead.len() < before;
+        let stop = self.open[at].entry.stops_at().cloned();
+        let cut = stop.as_ref().is_some_and(|stop| self.cut_at(stop.offset));
+        if cut {
+            self.reopen(at, &stop.as_ref().map(|stop| stop.position.clone()).unwrap_or_default())?;
         }
+        // A line lets nothing end: the partition waits there.
+        if let Reach::Until(line) = self.throttle.reach(self.open[at].entry.number)
+            && self.cut_at(line.offset)
+        {
+            self.reopen(at, &line.position)?;
+        }
+        let partition = &mut self.open[at];
         let last = |stamps: &[Stamp]| stamps.last().and_then(|stamp| stamp.origin.offset());
         let last = last(self.batch.stamps()).max(last(self.dead.stamps()));
         partition.read_to = partition.read_to.max(last.map(|offset| offset + 1));
-        let Some(stop) = partition.entry.stops_at() else { return Ok(polled) };
-        if cut {
-            let context = ConnectorContext {
-                flow: &self.flow,
-                version: self.version,
-                name: &self.name,
-                resources: &self.resources,
-            };
-            let (number, waker) = (partition.entry.number, partition.waker.clone());
-            let reader = self.source.reader(number, Some(&stop.position), waker, &context);
-            let name = &partition.entry.name;
-            partition.reader = reader.map_err(|e| {
-                Error::source(&self.name, format!("opening {name} where an earlier run had ended"), e)
-            })?;
-        }
+        let Some(stop) = stop else { return Ok(polled) };
         let is_there =
             cut || stop.offset <= partition.read_to || partition.reader.position() == stop.position;
         Ok(if is_there { Polled::Ended } else { polled })
+    }
+
+    /// Takes what lies at or behind an offset out of what was read. Answers whether there was any.
+    fn cut_at(&mut self, offset: Option<u64>) -> bool {
+        let Some(offset) = offset else { return false };
+        let before = self.batch.len() + self.dead.len();
+        self.batch.retain(|stamp, _| stamp.origin.offset() < Some(offset));
+        self.dead.retain(|stamp, _| stamp.origin.offset() < Some(offset));
+        self.batch.len() + self.dead.len() < before
     }
 
     /// Passes on what was read, telling first that the partition is active again if it was idle.
@@ -531,6 +607,11 @@ impl<S: Source> SourceTask for Reading<S> {
                 self.open[at].silent_since = None;
                 continue;
             }
+            if self.is_at_line(at) {
+                // For all it knows there is no more.
+                self.watch_silence(at, cx)?;
+                continue;
+            }
             let index = self.open[at].entry.index;
             let most = match self.throttle.claim(cx.now, index, Batch::<S::Item>::CAPACITY) {
                 Claim::Read(most) => most,
@@ -551,6 +632,8 @@ impl<S: Source> SourceTask for Reading<S> {
             } else {
                 self.watch_silence(at, cx)?;
             }
+            // Behind the chain: whoever sees this finds the records where they are counted.
+            self.open[at].entry.set_reached(self.open[at].read_to);
             if polled == Polled::Ended {
                 self.open[at].ended = true;
                 self.change(PartitionChange::Ended(index), cx)?;

@@ -51,12 +51,16 @@ pub struct CheckedState {
 
 /// Checks a savepoint against a flow.
 pub(super) fn check(savepoint: &Savepoint, flow: Flow) -> Result<SavepointCheck> {
-    let plan = flow.into_plan()?;
+    check_plan(savepoint, &flow.into_plan()?)
+}
+
+/// As [`check`], for a plan.
+pub(crate) fn check_plan(savepoint: &Savepoint, plan: &Plan) -> Result<SavepointCheck> {
     let manifest = savepoint.manifest();
     let found = format!("savepoint {savepoint}");
-    let mut problems = compatible::problems(&plan, manifest.key_groups, manifest, &found);
+    let mut problems = compatible::problems(plan, manifest.key_groups, manifest, &found);
     let mut states = Vec::new();
-    rehearse(savepoint, &plan, &mut problems, &mut states);
+    rehearse(savepoint, plan, &mut problems, &mut states);
     for operator in manifest.operators.keys().filter(|name| plan.drops_operator(name)) {
         for state in savepoint.states(operator)? {
             states.push(CheckedState {
