@@ -194,3 +194,37 @@ fn what_a_visit_has_seen_lives_on_where_reading_renews_and_no_more() {
         );
     });
 }
+
+/// Keeps words until an empty one comes, which takes them all.
+#[derive(Clone)]
+struct Taking;
+
+impl ProcessFunction<u8, String> for Taking {
+    type Out = Vec<String>;
+
+    fn on_record(
+        &mut self,
+        _: &u8,
+        word: String,
+        cx: &mut Context<'_, u8, Self::Out>,
+    ) -> Result<(), BoxError> {
+        if word.is_empty() {
+            let words = cx.state(WORDS).take()?;
+            cx.emit(words);
+            return Ok(());
+        }
+        cx.state(WORDS).push(word)
+    }
+}
+
+#[test]
+fn a_list_that_is_taken_is_empty_also_after_a_restart() {
+    testing::check(|it| {
+        let (input, stream) = it.input::<String>();
+        let rows = it.output(stream.key_by(|word| (word.len() / 8) as u8).process(Taking));
+        for (time, word) in ["", "b", "a", "elephants", "", "", "c", ""].into_iter().enumerate() {
+            it.push(&input, at(time as i64), word.into());
+        }
+        it.expect(&rows, [vec![], vec!["b".to_owned(), "a".to_owned()], vec![], vec!["c".to_owned()]]);
+    });
+}
