@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Directory {
     root: PathBuf,
     /// Held until dropped; the kernel lets go of it when the process dies, however it dies.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -52,7 +52,7 @@ impl Directory {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "process {} ({name})", std::process::id()))
             .map_err(|e| Error::engine(attempt(), e))?;
-        Ok(Directory { root: root.to_path_buf(), _lock: lock })
+        Ok(Directory { root: root.to_path_buf(), lock })
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -94,6 +94,14 @@ impl Directory {
     /// The local state of one version of a flow.
     pub(crate) fn state(&self, flow: &str, version: u64) -> PathBuf {
         self.states(flow).join(version.to_string())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // A process that is being started at this moment has a copy of the file until it has become another program, and closing ours alone would
+        // leave it locked. If this fails, closing is what is left.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

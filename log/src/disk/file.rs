@@ -109,6 +109,14 @@ struct FileLock {
     path: PathBuf,
 }
 
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // A process that is being started at this moment has a copy of the file until it has become another program, and closing ours alone would
+        // leave it locked. If this fails, closing is what is left.
+        let _ = self.file.unlock();
+    }
+}
+
 impl DiskLock for FileLock {
     fn is_held(&self) -> bool {
         let (Ok(held), Ok(named)) = (self.file.metadata(), std::fs::metadata(&self.path)) else {
