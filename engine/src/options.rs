@@ -63,6 +63,7 @@ pub struct Options {
     pub(crate) backend: StateBackend,
     pub(crate) state_budget: usize,
     pub(crate) restart: Restart,
+    pub(crate) queries_rest_after: Duration,
     pub(crate) log: rivermark_log::LogOptions,
 }
 
@@ -81,6 +82,7 @@ impl Default for Options {
             backend: StateBackend::Memory,
             state_budget: 512 << 20,
             restart: Restart::FixedDelay { delay: Duration::from_secs(1), attempts: 3 },
+            queries_rest_after: Duration::from_secs(10),
             log: rivermark_log::LogOptions::default(),
         }
     }
@@ -143,6 +145,13 @@ impl Options {
     /// What happens after a failure. Default: three more attempts, a second apart.
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
+        self
+    }
+
+    /// For how long after the last question a job's state goes on being read with each checkpoint, so that the next question is answered at once.
+    /// Afterwards queries cost nothing again, and the first one waits for the state to be read. Default: ten seconds.
+    pub fn queries_rest_after(mut self, pause: Duration) -> Self {
+        self.queries_rest_after = pause;
         self
     }
 

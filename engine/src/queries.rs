@@ -5,7 +5,8 @@
 //!    base and deltas, by [`rivermark_state::view`]. From then on it makes one of each epoch, from the one before it and the files that are new.
 //! 3. A view becomes visible as a whole, by the exchange of one pointer: all operators and all workers at once, and only what is stored. So it
 //!    is what the sinks show at that epoch, and never a state that a failure takes back.
-//! 4. Whoever queries holds a view for as long as it likes: files it needs are linked or in memory. No worker knows of it.
+//! 4. When nobody has asked for a while the reader lets go of the view, and rests until somebody does.
+//! 5. Whoever queries holds a view for as long as it likes: files it needs are linked or in memory. No worker knows of it.
 //!
 //! What is newer than any stored epoch is asked of the worker that owns the key ([`LatestQuery`]): it answers between two batches.
 //!

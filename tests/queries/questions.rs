@@ -50,14 +50,18 @@ fn flow() -> Flow {
     flow
 }
 
-/// Runs the flow over some clicks, until an epoch has seen them all.
-fn run(engine: &Engine, clicks: &[(&str, &str, i64)]) -> Job {
-    let topic = engine.log().create_topic("clicks", TopicOptions::new(1)).unwrap();
+fn append_clicks(engine: &Engine, clicks: &[(&str, &str, i64)]) {
     let mut batch = RecordBatch::new();
     for click in clicks {
         batch.push(None, Some(&serde_json::to_vec(click).unwrap()), 0);
     }
-    topic.append(0, &mut batch).unwrap();
+    engine.log().topic("clicks").unwrap().append(0, &mut batch).unwrap();
+}
+
+/// Runs the flow over some clicks, until an epoch has seen them all.
+fn run(engine: &Engine, clicks: &[(&str, &str, i64)]) -> Job {
+    engine.log().create_topic("clicks", TopicOptions::new(1)).unwrap();
+    append_clicks(engine, clicks);
     let job = engine.start(flow()).unwrap();
     wait(&job, |job| job.metrics().records_read == clicks.len() as u64);
     let epoch = job.checkpoint().unwrap();
@@ -97,6 +101,32 @@ fn every_kind_of_state_is_answered_by_its_handle() {
     assert_eq!(per_page.get(&(ann.clone(), "/".to_owned())).unwrap(), Some(2));
     assert_eq!(per_page.entries_of(&ann).unwrap(), [("/".to_owned(), 2), ("/a".to_owned(), 1)]);
     assert_eq!(job.query(COUNT).of("pages").get(&"/".to_owned()).unwrap(), Some(3));
+}
+
+#[test]
+fn a_reader_that_rests_while_nobody_asks_answers_of_the_newest_epoch_again() {
+    let directory = tempfile::tempdir().unwrap();
+    // It rests whenever two checkpoints pass without a question.
+    let options = Options::new().workers(2).checkpoint_every(None).queries_rest_after(Duration::ZERO);
+    let engine = Engine::open_with(directory.path(), options).unwrap();
+    let job = run(&engine, CLICKS);
+    let held = job.view().unwrap();
+    let mut last = held.epoch();
+    for click in 0..20 {
+        append_clicks(&engine, &[("ann", "/", 30 + click)]);
+        let expected = 4 + click as u64;
+        wait(&job, |job| job.metrics().records_read == CLICKS.len() as u64 + 1 + click as u64);
+        for _ in 0..click % 4 {
+            job.checkpoint().unwrap();
+        }
+        let epoch = job.checkpoint().unwrap();
+        let view = job.queries().view_from(epoch, DEADLINE).unwrap();
+        assert!(view.epoch() >= epoch && epoch > last);
+        last = epoch;
+        assert_eq!(view.query(COUNT).of("users").get(&"ann".to_owned()).unwrap(), Some(expected));
+        assert_eq!(job.query(COUNT).of("users").get(&"ann".to_owned()).unwrap(), Some(expected));
+    }
+    assert_eq!(held.query(COUNT).of("users").get(&"ann".to_owned()).unwrap(), Some(3));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use super::latest::Mailboxes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use rivermark_checkpoint::{Checkpoints, Epoch, Manifest};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The newest stored checkpoint, and the newest view.
 #[derive(Default)]
@@ -13,6 +14,8 @@ pub(crate) struct Board {
     state: Mutex<State>,
     changed: Condvar,
     visible: RwLock<Option<View>>,
+    /// Whether somebody has asked since the reader last looked.
+    asked: AtomicBool,
     /// Where workers are asked for what they have now.
     pub(crate) mailboxes: Arc<Mailboxes>,
 }
@@ -27,7 +30,39 @@ struct State {
     read: u64,
     /// Why it could not read the last one.
     failure: Option<String>,
+    attention: Attention,
     is_closed: bool,
+}
+
+/// What the reader is to do.
+pub(super) enum Turn {
+    /// Make a view of this checkpoint.
+    Read(Stored),
+    /// Let go of everything: nobody has asked for long.
+    Rest,
+    /// End.
+    End,
+}
+
+/// Whether the reader follows the job or rests.
+#[derive(Default)]
+struct Attention {
+    /// When it last found that somebody had asked.
+    asked: Option<Instant>,
+    rests: bool,
+}
+
+impl Attention {
+    /// Takes note of whether somebody has asked. Answers whether it is to begin to rest.
+    fn look(&mut self, asked: bool, now: Instant, pause: Duration) -> bool {
+        if asked {
+            (self.asked, self.rests) = (Some(now), false);
+            return false;
+        }
+        let since = self.asked.get_or_insert(now);
+        let is_over = now.duration_since(*since) >= pause;
+        is_over && !std::mem::replace(&mut self.rests, true)
+    }
 }
 
 /// A checkpoint that is stored.
@@ -64,17 +99,32 @@ impl Board {
         state.reading.is_none_or(|reading| state.count - reading < retained as u64)
     }
 
-    /// For the reader: waits for a checkpoint that it has not read, and begins with it. `None` when it is to end.
-    pub(super) fn next(&self) -> Option<Stored> {
+    /// For the reader: waits for a checkpoint that it has not read, and begins with it; or to be told that nobody has asked for `pause`. It looks
+    /// whether that is so when there is a new checkpoint.
+    pub(super) fn next(&self, pause: Duration) -> Turn {
         let mut state = self.state.lock();
-        while !state.is_closed && state.read == state.count {
+        loop {
+            if state.is_closed {
+                return Turn::End;
+            }
+            let asked = self.asked.swap(false, Ordering::Relaxed);
+            if asked || state.read != state.count {
+                if state.attention.look(asked, Instant::now(), pause) {
+                    state.read = 0;
+                    let before = self.visible.write().take();
+                    drop(state);
+                    drop(before);
+                    return Turn::Rest;
+                }
+                if state.read != state.count && !state.attention.rests {
+                    (state.reading, state.read) = (Some(state.count), state.count);
+                    if let Some(newest) = state.newest.clone() {
+                        return Turn::Read(newest);
+                    }
+                }
+            }
             self.changed.wait(&mut state);
         }
-        if state.is_closed {
-            return None;
-        }
-        (state.reading, state.read) = (Some(state.count), state.count);
-        state.newest.clone()
     }
 
     /// For the reader: shows what it has made of it.
@@ -99,9 +149,20 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// The newest view; nothing but a pointer is copied.
+    /// The newest view, for somebody who asks; nothing but a pointer is copied.
     pub(super) fn visible(&self) -> Option<View> {
+        // Read first: those who ask at the same time do not fight for it.
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
         self.visible.read().clone()
+    }
+
+    /// Somebody has asked, and will wait.
+    fn wake_reader(&self, state: &State) {
+        if state.attention.rests {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits for the first view, if there is anything to make one of.
@@ -114,7 +175,10 @@ impl Board {
             match &state.failure {
                 _ if state.count == 0 => return Err(NoView::NothingStored),
                 Some(failure) if state.read == state.count => return Err(NoView::Failed(failure.clone())),
-                _ => self.changed.wait(&mut state),
+                _ => {
+                    self.wake_reader(&state);
+                    self.changed.wait(&mut state);
+                }
             }
         }
     }
@@ -129,9 +193,29 @@ impl Board {
                 Some(view) if view.epoch() >= epoch => return Ok(view),
                 _ => {}
             }
+            self.wake_reader(&state);
             if self.changed.wait_until(&mut state, until).timed_out() {
                 return Err(state.failure.clone().map_or(NoView::TimedOut(at), NoView::Failed));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_rests_once_when_nobody_has_asked_for_long_enough() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut attention = Attention::default();
+        let mut look = |asked, seconds| attention.look(asked, start + second * seconds, 3 * second);
+        assert_eq!(
+            [look(true, 0), look(false, 2), look(false, 3), look(false, 4)],
+            [false, false, true, false]
+        );
+        // Whoever asks begins anew.
+        assert_eq!([look(true, 5), look(false, 7), look(true, 8), look(false, 10)], [false; 4]);
+        assert_eq!([look(false, 11), look(false, 99)], [true, false]);
     }
 }

@@ -1,6 +1,6 @@
 //! The reader: the thread that makes views of epochs, and the handle that starts it.
 
-use super::board::{Board, NoView, Stored};
+use super::board::{Board, NoView, Stored, Turn};
 use super::view::{Inner as ViewInner, View};
 use super::{LatestQuery, Query, WindowQuery};
 use crate::directory::ScratchFolder;
@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 /// Asks for the state of a job, from wherever in the process: by [`Job::queries`](crate::Job::queries). Cheap to clone; it outlives the job, and
 /// then answers from the last epoch that was stored.
 ///
-/// The first question starts a thread that reads the newest checkpoint and from then on what each epoch has changed. It ends with the last
-/// clone. Before that, queries cost a job nothing.
+/// The first question starts a thread that reads the newest checkpoint and from then on what each epoch has changed, until nobody has asked for
+/// [some time](crate::Options::queries_rest_after); then it lets go of it, and the next question is as the first. It ends with the last clone. While
+/// nobody asks, queries cost a job nothing.
 #[derive(Clone)]
 pub struct Queries {
     inner: Arc<Inner>,
@@ -38,6 +39,7 @@ struct Inner {
     /// Where views open files.
     folder: Option<PathBuf>,
     needs_database: bool,
+    pause: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,6 +61,7 @@ impl Queries {
             board: Arc::clone(&shared.board),
             folder: environment.queries.clone(),
             needs_database: environment.options.backend != StateBackend::Memory,
+            pause: environment.options.queries_rest_after,
             thread: Mutex::default(),
         };
         Queries { inner: Arc::new(inner) }
@@ -143,6 +146,7 @@ impl Queries {
             flow: self.inner.flow.clone(),
             board: Arc::clone(&self.inner.board),
             scratch: Arc::new(Scratch::new(self.inner.folder.as_deref(), self.inner.needs_database)?),
+            pause: self.inner.pause,
             before: BTreeMap::new(),
         };
         let spawned = std::thread::Builder::new()
@@ -197,13 +201,23 @@ struct Reader {
     flow: String,
     board: Arc<Board>,
     scratch: Arc<Scratch>,
+    /// For how long nobody has to ask until it rests.
+    pause: Duration,
     /// The states of the last view, by operator.
     before: BTreeMap<String, Arc<StateView>>,
 }
 
 impl Reader {
     fn run(mut self) {
-        while let Some(stored) = self.board.next() {
+        loop {
+            let stored = match self.board.next(self.pause) {
+                Turn::Read(stored) => stored,
+                Turn::Rest => {
+                    self.before.clear();
+                    continue;
+                }
+                Turn::End => return,
+            };
             let made = catch_unwind(AssertUnwindSafe(|| self.view(&stored)));
             let made = made.unwrap_or_else(|panic| {
                 let message = panic_message(&*panic).unwrap_or_default();
