@@ -482,9 +482,12 @@ impl<S: Source> Reading<S> {
     /// Notes how far a partition has been read. Where it is to end at a place, what follows that is left for later.
     fn end_where_an_earlier_run_did(&mut self, at: usize, polled: Polled) -> Result<Polled> {
         let stop = self.open[at].entry.stops_at().cloned();
-        let cut = stop.as_ref().is_some_and(|stop| self.cut_at(stop.offset));
-        if cut {
-            self.reopen(at, &stop.as_ref().map(|stop| stop.position.clone()).unwrap_or_default())?;
+        let mut cut = false;
+        if let Some(stop) = &stop
+            && self.cut_at(stop.offset)
+        {
+            cut = true;
+            self.reopen(at, &stop.position)?;
         }
         // A line lets nothing end: the partition waits there.
         if let Reach::Until(line) = self.throttle.reach(self.open[at].entry.number)

@@ -189,6 +189,8 @@ struct Core<K: Key, P, Out> {
 }
 
 impl<K: Key, P, Out: 'static> Core<K, P, Out> {
+    /// Names the operator in an error. For what runs once a batch or less: it takes a reference to the name, and workers who do that for each record
+    /// fight for its counter.
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, P, Out> {
         let name = Arc::clone(&self.name);
         move |e| Error::state(&name, attempt, e)

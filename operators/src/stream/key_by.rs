@@ -33,13 +33,7 @@ impl<V: Send + 'static> Stream<V> {
     /// });
     /// ```
     pub fn key_by<K: Key>(self, key: impl Fn(&V) -> K + Clone + Send + Sync + 'static) -> KeyedStream<K, V> {
-        let spec = NodeSpec::new("key_by", NodeKind::Transform, vec![], 1);
-        let keyed = self.then(spec, move |builder, port| {
-            let out = builder.output::<Keyed<K, V>>(port);
-            builder.attach(0, Keying { name: builder.name(), blame: builder.blame(), key: key.clone(), out });
-            Ok(())
-        });
-        KeyedStream { keyed, order: None }
+        self.pairing("key_by", move |value| Some((key(&value), value)))
     }
 
     /// Replaces each record by the key and the value that `pair` makes of it, where it makes something: `filter_map` and [`key_by`](Self::key_by) in
@@ -64,7 +58,15 @@ impl<V: Send + 'static> Stream<V> {
         self,
         pair: impl Fn(V) -> Option<(K, U)> + Clone + Send + Sync + 'static,
     ) -> KeyedStream<K, U> {
-        let spec = NodeSpec::new("into_keyed", NodeKind::Transform, vec![], 1);
+        self.pairing("into_keyed", pair)
+    }
+
+    fn pairing<K: Key, U: Send + 'static>(
+        self,
+        label: &'static str,
+        pair: impl Fn(V) -> Option<(K, U)> + Clone + Send + Sync + 'static,
+    ) -> KeyedStream<K, U> {
+        let spec = NodeSpec::new(label, NodeKind::Transform, vec![], 1);
         let keyed = self.then(spec, move |builder, port| {
             let out = builder.output::<Keyed<K, U>>(port);
             let (name, blame) = (builder.name(), builder.blame());
@@ -94,51 +96,13 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
     }
 }
 
-struct Keying<F, K, V> {
-    name: Arc<str>,
-    blame: BlameCell,
-    key: F,
-    out: Output<Keyed<K, V>>,
-}
-
 /// A key and a value, with the key's hash.
 #[inline]
 fn keyed<K: Key, V>(key: K, value: V) -> Keyed<K, V> {
     Keyed { hash: hash_key(&key), key, value }
 }
 
-impl<K: Key, V: Send + 'static, F: Fn(&V) -> K> Operator<V> for Keying<F, K, V> {
-    fn on_batch(&mut self, batch: &mut Batch<V>, cx: &mut TaskContext<'_>) -> Result<()> {
-        let mut watch = self.blame.watch(&self.name);
-        let records = batch.len();
-        if let Some(router) = self.out.router() {
-            batch.try_drain(|stamp, value| {
-                watch.at(stamp);
-                let record = keyed((self.key)(&value), value);
-                router.push(record.hash, *stamp, record, cx);
-                Ok(())
-            })?;
-            self.out.count(records);
-            return Ok(());
-        }
-        batch.try_drain(|stamp, value| {
-            watch.at(stamp);
-            self.out.push(*stamp, keyed((self.key)(&value), value));
-            Ok(())
-        })?;
-        drop(watch);
-        self.out.send(cx)
-    }
-
-    fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.out.signal(signal, cx)
-    }
-
-    fn flush(&mut self, cx: &mut TaskContext<'_>) -> Result<()> {
-        self.out.flush(cx)
-    }
-}
-
+/// Makes a key and a value of each record, or nothing.
 struct Pairing<F, K, V> {
     name: Arc<str>,
     blame: BlameCell,

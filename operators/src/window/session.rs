@@ -142,6 +142,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         })
     }
 
+    /// Names the operator in an error. For what runs once a batch or less: it takes a reference to the name, and workers who do that for each record
+    /// fight for its counter.
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, A> {
         let name = Arc::clone(&self.name);
         move |e| Error::state(&name, attempt, e)
@@ -225,10 +227,9 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         let name = &self.name;
         let failed = |e| Error::state(name, "setting the timer of a session", e);
         let timers = self.store.table(self.timers);
-        let again = self.again.drain(..);
-        again
-            .map(|at| timers.register(at.millis(), hash, key))
-            .try_for_each(|set| set.map(drop))
+        self.again
+            .drain(..)
+            .try_for_each(|at| timers.register(at.millis(), hash, key).map(drop))
             .map_err(failed)
     }
 

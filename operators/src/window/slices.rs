@@ -171,6 +171,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
         self.store.maintain().map_err(|e| Error::state(&self.name, "keeping to the memory budget", e))
     }
 
+    /// Names the operator in an error. For what runs once a batch or less: it takes a reference to the name, and workers who do that for each record
+    /// fight for its counter.
     fn failed(&self, attempt: &'static str) -> impl Fn(StateError) -> Error + use<K, V, A> {
         let name = Arc::clone(&self.name);
         move |e| Error::state(&name, attempt, e)
@@ -216,7 +218,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     }
 
     fn add_allowed_late(&mut self, end: Timestamp, stamp: Stamp, record: &Keyed<K, V>) -> Result<()> {
-        let failed = self.failed("adding a record within the allowed lateness");
+        let name = &self.name;
+        let failed = |e| Error::state(name, "adding a record within the allowed lateness", e);
         let aggregate = &self.aggregate;
         let table = self.store.table(self.allowed_late);
         let acc =
@@ -233,10 +236,12 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
 
     /// Emits the row of a window that has fired, with what came since.
     fn correct(&mut self, end: Timestamp, stamp: Stamp, hash: u64, key: &K) -> Result<()> {
-        let failed = self.failed("correcting the result of a window");
         let window = self.slices.window(end);
         let mut total = self.aggregate.create();
-        for slice in self.slices_of(window) {
+        let slices = self.slices_of(window);
+        let name = &self.name;
+        let failed = |e| Error::state(name, "correcting the result of a window", e);
+        for slice in slices {
             if let Some(acc) = self.store.table(self.on_time).get(slice, hash, key).map_err(&failed)? {
                 self.aggregate.merge(&mut total, acc);
             }
