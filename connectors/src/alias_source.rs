@@ -1,7 +1,7 @@
 //! Reading what a flow writes, whichever of its versions is live.
 
 use crate::format::Json;
-use crate::log_source::log_of;
+use crate::log_source::{log_of, start_of};
 use crate::log_table::{DecodeRecord, Upserts};
 use rivermark_log::{AliasReader, Aliases, Position};
 use rivermark_operators::source::{
@@ -74,15 +74,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for AliasSource<T, F> {
         waker: Waker,
         cx: &ConnectorContext<'_>,
     ) -> Result<AliasSourceReader<T, F>, BoxError> {
-        let start = match position {
-            None => self.start,
-            Some(bytes) => {
-                let bytes = bytes
-                    .try_into()
-                    .map_err(|_| "the checkpoint's position is not an offset of an output")?;
-                Position::Offset(u64::from_le_bytes(bytes))
-            }
-        };
+        let start = start_of(position, self.start, "an output")?;
         let mut reader = aliases_of(cx)?.reader(log_of(cx)?, &self.alias, partition, start)?;
         reader.wake_with(move || waker.wake());
         Ok(AliasSourceReader {

@@ -134,6 +134,14 @@ impl<F> LogSource<String, F> {
     }
 }
 
+/// Where a reader begins: at the position of a checkpoint, which is an offset of `what`, or where the source is configured to.
+pub(crate) fn start_of(position: Option<&[u8]>, start: Position, what: &str) -> Result<Position, BoxError> {
+    let Some(bytes) = position else { return Ok(start) };
+    let bytes =
+        bytes.try_into().map_err(|_| format!("the checkpoint's position is not an offset of {what}"))?;
+    Ok(Position::Offset(u64::from_le_bytes(bytes)))
+}
+
 /// The log that the engine offers.
 pub(crate) fn log_of<'a>(cx: &ConnectorContext<'a>) -> Result<&'a Log, BoxError> {
     cx.resources.get::<Log>().ok_or_else(|| {
@@ -165,14 +173,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
         cx: &ConnectorContext<'_>,
     ) -> Result<LogReader<T, F>, BoxError> {
         let (topic, place) = self.topics.find(log_of(cx)?, partition)?;
-        let start = match position {
-            None => self.start,
-            Some(bytes) => {
-                let bytes =
-                    bytes.try_into().map_err(|_| "the checkpoint's position is not an offset of the log")?;
-                Position::Offset(u64::from_le_bytes(bytes))
-            }
-        };
+        let start = start_of(position, self.start, "the log")?;
         let mut reader = topic.reader(place, start, self.isolation)?;
         // Registered before the end is looked at: nothing that is appended in between is missed.
         reader.wake_with(move || waker.wake());
@@ -194,12 +195,9 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
     ) -> Result<Option<Survey>, BoxError> {
         let (topic, place) = self.topics.find(log_of(cx)?, partition)?;
         let info = topic.info(place)?;
-        let from = match (position, self.start) {
-            (Some(bytes), _) => u64::from_le_bytes(
-                bytes.try_into().map_err(|_| "the checkpoint's position is not an offset of the log")?,
-            ),
-            (None, Position::Offset(offset)) => offset,
-            (None, start) => topic.reader(place, start, self.isolation)?.position(),
+        let from = match start_of(position, self.start, "the log")? {
+            Position::Offset(offset) => offset,
+            start => topic.reader(place, start, self.isolation)?.position(),
         };
         let mut survey = Survey {
             from,
