@@ -1,9 +1,10 @@
 //! What queries cost a flow, and how many of them are answered beside it, in process and over HTTP.
 //!
-//! `queries [--keys N] [--value BYTES] [--workers W] [--rate RECORDS] [--seconds S]` runs a flow that changes a value of some bytes a key (default 1,000,000
+//! `queries [--keys N] [--value BYTES] [--workers W] [--rate RECORDS] [--gets GETS] [--seconds S]` runs a flow that changes a value of some bytes a key (default 1,000,000
 //! of 16 bytes) with a checkpoint each second, and takes its speed: as it is, while a thread makes views that nobody asks for, while one thread asks
 //! for keys, and while clients on two threads do so over HTTP, sixteen connections each. With `--rate` the flow is held to so many
-//! records a second, which is what it is like beside a job that keeps up.
+//! records a second, which is what it is like beside a job that keeps up; with `--gets` the clients ask for so many keys a second together, and
+//! not as many as they can.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use rivermark::server::Server;
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Clients over HTTP.
+const HTTP_CLIENTS: u64 = 2;
 /// Connections of one client.
 const CONNECTIONS: usize = 16;
 
@@ -50,8 +53,8 @@ fn while_asked(
     (answered.into_inner() as f64 / during.as_secs_f64(), speed)
 }
 
-/// A client over HTTP: sends a request on each of its connections, then reads the answers.
-fn ask_over_http(address: SocketAddr, client: u64, keys: u64, over: &AtomicBool) -> u64 {
+/// A client over HTTP: sends a request on each of its connections, then reads the answers; a round of that each `pace`.
+fn ask_over_http(address: SocketAddr, client: u64, keys: u64, pace: Duration, over: &AtomicBool) -> u64 {
     let connect = |_| {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
@@ -59,7 +62,10 @@ fn ask_over_http(address: SocketAddr, client: u64, keys: u64, over: &AtomicBool)
     };
     let mut connections: Vec<_> = (0..CONNECTIONS).map(connect).collect();
     let (mut answered, mut line, mut body) = (0, String::new(), Vec::new());
+    let mut due = Instant::now();
     while !over.load(Ordering::Relaxed) {
+        sleep(due.saturating_duration_since(Instant::now()));
+        due += pace;
         for (n, connection) in connections.iter_mut().enumerate() {
             let key = key_of(answered + n as u64 + (client << 32), keys);
             let request =
@@ -123,8 +129,11 @@ fn main() {
     println!("{gets:.0} gets/s in process:  {:.2} M records/s, {:.2} of alone", asked / 1e6, asked / alone);
 
     let server = Server::new().serve::<u64, _>(&job, keeping::KEPT).start().expect("a server");
-    let ask = |client, over: &AtomicBool| ask_over_http(server.address(), client, keys, over);
-    let (gets, asked) = while_asked(&job, during, 2, ask);
+    let gets = number("--gets", 0);
+    let round = (HTTP_CLIENTS as usize * CONNECTIONS) as f64;
+    let pace = if gets == 0 { Duration::ZERO } else { Duration::from_secs_f64(round / gets as f64) };
+    let ask = |client, over: &AtomicBool| ask_over_http(server.address(), client, keys, pace, over);
+    let (gets, asked) = while_asked(&job, during, HTTP_CLIENTS, ask);
     println!("{gets:.0} gets/s over HTTP:   {:.2} M records/s, {:.2} of alone", asked / 1e6, asked / alone);
     drop(server);
     job.cancel();
