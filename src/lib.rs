@@ -87,6 +87,10 @@ pub use rivermark_engine::{
     AtRest, CheckedState, Entries, OperatorEditor, OperatorState, SavepointCheck, SavepointEditor, Verdict,
 };
 pub use rivermark_engine::{
+    Audit, AuditProgress, AuditReport, AuditRun, AuditedInput, AuditedOutput, AuditedPartition, Difference,
+    DifferenceKind, RowText, Stage,
+};
+pub use rivermark_engine::{
     Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments,
     PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State,
 };

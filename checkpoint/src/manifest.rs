@@ -55,6 +55,9 @@ pub struct Manifest {
     pub stops_ahead: Vec<Stop>,
     /// Name -> count, summed over the tasks.
     pub counters: BTreeMap<String, u64>,
+    /// Topic -> where each of its partitions ended once the output of this checkpoint was committed. Only savepoints know it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub output_ends: BTreeMap<String, Vec<u64>>,
 }
 
 /// Where the partitions of the sources were when they had all ended: source uid -> partition -> place.

@@ -413,6 +413,8 @@ impl Savepoint {
             generation: writer.generation(),
             parent: None,
             created_at_ms: now_ms,
+            // Where the output of another history ended.
+            output_ends: Default::default(),
             ..self.record.manifest.clone()
         };
         for file in manifest.files_mut() {

@@ -10,8 +10,9 @@ use crate::format::{Bincode, Format, Json, Raw, Text};
 use crate::log_source::log_of;
 use rivermark_log::{Log, RecordBatch, Topic, TopicOptions, Transactional};
 use rivermark_operators::sink::{
-    Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter, VersionedOutput,
+    Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter, VersionedOutput, WrittenTopic,
 };
+use rivermark_operators::source::ConnectorContext;
 use rivermark_operators::{BoxError, Stamp, Timestamp, hash_key};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -199,7 +200,7 @@ impl<T> LogSink<T> {
 }
 
 /// The transactional ids of a sink begin with this; the worker's number follows.
-fn id_prefix(cx: &SinkContext<'_>) -> String {
+fn id_prefix(cx: &ConnectorContext<'_>) -> String {
     let plain = |name: &str| {
         let mut plain = String::new();
         for byte in name.bytes() {
@@ -211,7 +212,7 @@ fn id_prefix(cx: &SinkContext<'_>) -> String {
         }
         plain
     };
-    format!("{}.v{}.{}.", plain(cx.connector.flow), cx.connector.version, plain(cx.connector.name))
+    format!("{}.v{}.{}.", plain(cx.flow), cx.version, plain(cx.name))
 }
 
 /// Names a prepared transaction: its number, then its transactional id.
@@ -245,7 +246,8 @@ impl<T: Send + 'static> Sink<T> for LogSink<T> {
     fn writer(&self, cx: &SinkContext<'_>) -> Result<LogWriter<T>, BoxError> {
         let log = log_of(&cx.connector)?;
         let topic = self.open_topic(log, cx.connector.version)?;
-        let transaction = log.transactional(&format!("{}{}", id_prefix(cx), cx.worker), cx.generation)?;
+        let transaction =
+            log.transactional(&format!("{}{}", id_prefix(&cx.connector), cx.worker), cx.generation)?;
         let batches = (0..topic.partitions()).map(|_| RecordBatch::new()).collect();
         Ok(LogWriter {
             sink: self.clone(),
@@ -263,12 +265,16 @@ impl<T: Send + 'static> Sink<T> for LogSink<T> {
     fn committer(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError> {
         let log = log_of(&cx.connector)?.clone();
         self.open_topic(&log, cx.connector.version)?;
-        Ok(Box::new(LogCommitter { log, prefix: id_prefix(cx), generation: cx.generation }))
+        Ok(Box::new(LogCommitter { log, prefix: id_prefix(&cx.connector), generation: cx.generation }))
     }
 
     fn versioned_output(&self, version: u64) -> Option<VersionedOutput> {
         let (alias, topic, upserts) = (self.topic.clone(), self.topic_of(version), self.upserts);
         self.is_alias.then_some(VersionedOutput { alias, topic, upserts })
+    }
+
+    fn written_topic(&self, cx: &ConnectorContext<'_>) -> Option<WrittenTopic> {
+        Some(WrittenTopic { topic: self.topic_of(cx.version), transactions: id_prefix(cx) })
     }
 }
 

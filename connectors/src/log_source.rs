@@ -201,6 +201,7 @@ impl<T: Send + 'static, F: DecodeRecord<T>> Source for LogSource<T, F> {
         };
         let mut survey = Survey {
             from,
+            position: Some(from.to_le_bytes().to_vec()),
             end: info.stable,
             earliest: info.earliest,
             is_compacted: topic.options().is_compacted(),

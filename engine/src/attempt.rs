@@ -7,6 +7,7 @@
 //! Nothing is remembered from one attempt to the next but what the store says.
 
 use crate::channels::{Channels, Wake};
+use crate::deployment::ends_of;
 use crate::earlier::Earlier;
 use crate::endings::Endings;
 use crate::environment::{Environment, WorkerSeed};
@@ -19,8 +20,9 @@ use rivermark_checkpoint::{
     Action, BarrierKind, Checkpoints, Coordinator, Epoch, Event, Failure, Generation, Manifest, Outcome,
     Prepared, RestoreFrom, StoreReply, TaskId, Writer,
 };
+use rivermark_log::Log;
 use rivermark_operators::partitions::{PartitionEntry, Partitions, Remembered};
-use rivermark_operators::sink::{CommitError, Committer, SinkContext};
+use rivermark_operators::sink::{CommitError, Committer, SinkContext, WrittenTopic};
 use rivermark_operators::source::SourcePartition;
 use rivermark_operators::{Error, Result};
 use rivermark_state::StateError;
@@ -559,11 +561,8 @@ impl Attempt {
 
     fn recover_sinks(&mut self, checkpoint: Option<&Manifest>) -> Result<()> {
         for (name, committer) in self.environment.plan.committers() {
-            let context = SinkContext {
-                connector: self.environment.connector(name),
-                worker: 0,
-                generation: self.generation.0,
-            };
+            let Some(connector) = self.environment.sink(name) else { continue };
+            let context = SinkContext { connector, worker: 0, generation: self.generation.0 };
             let opened =
                 committer.open(&context).map_err(|e| Error::sink(name, "opening the committer", e))?;
             let committer = self.committers.entry(Arc::clone(name)).or_insert(opened);
@@ -588,7 +587,9 @@ impl Attempt {
                 .partitions(&environment.connector(name))
                 .map_err(|e| Error::source(name, "listing its partitions", e))?;
             for partition in found {
-                if self.uploaded.stops.place(name, partition.number, &partition.name).is_none() {
+                let is_of_the_stop =
+                    self.uploaded.stops.place(name, partition.number, &partition.name).is_some();
+                if !is_of_the_stop || !environment.reads(name, partition.number) {
                     continue;
                 }
                 if let Some(entry) = known.get(&(Arc::clone(name), partition.number)) {
@@ -604,16 +605,22 @@ impl Attempt {
         });
         for (source, SourcePartition { number, name }) in appeared {
             let earlier = self.earlier.take(&source, number, &name);
-            self.assign(self.partitions.add(source, number, name, Remembered::default(), earlier));
+            let begins = environment.begins(&source, number);
+            let entry = self.partitions.add(source, number, name, Remembered::default(), earlier);
+            self.positions.extend(begins.map(|position| (entry.index, position)));
+            self.assign(entry);
         }
         Ok(())
     }
 
     /// Reads what there is to repeat of an earlier version, as far as that may be of use, and answers the ends that the flow knows of.
     fn read_earlier(&mut self, checkpoint: Option<&Manifest>) -> Result<Stops> {
-        let stops = checkpoint.map(Stops::of).transpose()?.unwrap_or_default();
-        let is_needed =
-            checkpoint.is_none() || self.environment.plan.keeps_journals() || !stops.ahead.is_empty();
+        let mut stops = checkpoint.map(Stops::of).transpose()?.unwrap_or_default();
+        let repeats = self.environment.repeats.is_some();
+        let is_needed = checkpoint.is_none()
+            || self.environment.plan.keeps_journals()
+            || !stops.ahead.is_empty()
+            || repeats;
         // Partitions that appear behind an end which was repeated are read from their beginning too.
         let may_be_of_use = checkpoint.is_some_and(|manifest| manifest.is_end);
         let wanted = is_needed || may_be_of_use;
@@ -626,6 +633,11 @@ impl Attempt {
             earlier => earlier?,
         };
         Ok(match checkpoint {
+            // A savepoint knows of no ends behind it.
+            Some(manifest) if repeats => {
+                stops.set_ahead(manifest, std::mem::take(&mut self.earlier.stops));
+                stops
+            }
             Some(_) => stops,
             None => Stops::behind(std::mem::take(&mut self.earlier.stops)),
         })
@@ -701,7 +713,9 @@ impl Attempt {
         let manifest = self.newest.as_deref().filter(|manifest| manifest.epoch == epoch);
         let taken = match manifest {
             Some(manifest) => {
-                let taken = self.environment.savepoints.take(&name, &self.checkpoints, manifest);
+                // This thread commits, so nothing has followed.
+                let manifest = Manifest { output_ends: self.output_ends(), ..manifest.clone() };
+                let taken = self.environment.savepoints.take(&name, &self.checkpoints, &manifest);
                 taken.map_err(|e| format!("checkpoint {epoch} is stored and committed, yet not kept: {e}"))
             }
             None => Err(format!("checkpoint {epoch} is not the newest any more")),
@@ -712,6 +726,14 @@ impl Attempt {
         }
         // Whoever asked may have stopped waiting.
         let _ = answer.send(taken);
+    }
+
+    /// Where the topics end that the flow writes. Those that cannot be read are left out.
+    fn output_ends(&self) -> BTreeMap<String, Vec<u64>> {
+        let Some(log) = self.environment.resources.get::<Log>() else { return BTreeMap::new() };
+        let written = self.environment.written_topics().into_values();
+        let ends = |written: WrittenTopic| Some((written.topic.clone(), ends_of(log, &written.topic).ok()?));
+        written.filter_map(ends).collect()
     }
 
     fn keep_the_last(&mut self, outcome: Outcome) {

@@ -9,6 +9,7 @@
 //! | `savepoints/FLOW/NAME/` | savepoints, each a folder that can be copied |
 //! | `state/FLOW/VERSION/` | local state: a cache, thrown away at every start |
 //! | `queries/` | links to state files that queries read; emptied when an engine opens |
+//! | `audits/` | a data directory for each audit that runs; emptied when an engine opens |
 
 use rivermark_operators::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -76,14 +77,22 @@ impl Directory {
         self.root.join("queries")
     }
 
-    /// Removes what a process that was killed has left of its queries.
-    pub(crate) fn clear_queries(&self) -> Result<()> {
-        match std::fs::remove_dir_all(self.queries()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::engine(format!("clearing {}", self.queries().display()), e))
+    /// Where audits replay.
+    pub(crate) fn audits(&self) -> PathBuf {
+        self.root.join("audits")
+    }
+
+    /// Removes what a process that was killed has left of its queries and audits.
+    pub(crate) fn clear_left_overs(&self) -> Result<()> {
+        for folder in [self.queries(), self.audits()] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::engine(format!("clearing {}", folder.display()), e));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// The local state of a flow's versions.
@@ -156,7 +165,6 @@ impl ScratchFolder {
     ///
     /// # Errors
     /// It cannot be created.
-    #[cfg(feature = "rocksdb")]
     pub(crate) fn create(parent: Option<&Path>) -> Result<ScratchFolder> {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
@@ -176,7 +184,6 @@ impl ScratchFolder {
     }
 
     /// Where it is.
-    #[cfg(feature = "rocksdb")]
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

@@ -67,7 +67,7 @@ impl Engine {
     /// As [`Engine::open`], with options.
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let directory = Directory::lock(directory.as_ref())?;
-        directory.clear_queries()?;
+        directory.clear_left_overs()?;
         let log = Log::open(directory.log(), options.log.clone())
             .map_err(|e| Error::engine(format!("opening the log in {}", directory.log().display()), e))?;
         let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
@@ -90,11 +90,14 @@ impl Engine {
 
     /// What a plan can be asked questions with: it touches nothing on the disk but the log, for reading.
     pub(crate) fn environment_to_plan_with(&self, plan: Plan) -> Environment {
-        let mut resources = Resources::default();
-        resources.insert(self.inner.log.clone());
-        resources.insert(self.inner.aliases.clone());
         let options = &self.inner.options;
-        Environment::simulated(plan, options, resources, Arc::new(MemoryStore::default()), options.workers)
+        Environment::simulated(
+            plan,
+            options,
+            self.resources(),
+            Arc::new(MemoryStore::default()),
+            options.workers,
+        )
     }
 
     /// The deployments of a flow.
@@ -155,47 +158,69 @@ impl Engine {
             }
         }
         let running = Running::claim(self, FlowId { name: name.clone(), version: plan.version() })?;
-        let mut resources = Resources::default();
-        resources.insert(self.inner.log.clone());
-        resources.insert(self.inner.aliases.clone());
         let mut options = self.inner.options.clone();
         options.workers = setup.workers.unwrap_or(options.workers);
         let (options, savepoints) = (&options, self.inner.savepoints.clone());
         let environment =
-            Environment::local(plan, options, resources, &self.inner.directory, savepoints.clone())?;
-        let clock = Clock::start();
-        let from = match from {
-            StartFrom::Checkpoint(from) => from,
-            StartFrom::SavepointAtFirst(_) if environment.has_checkpoint()? => RestoreFrom::Latest,
-            StartFrom::Savepoint(savepoint) | StartFrom::SavepointAtFirst(savepoint) => {
-                environment.install(&savepoint, clock.origin_ms)?;
-                RestoreFrom::Latest
-            }
-        };
-        let shared = Arc::new(JobShared::new(&environment.plan, environment.workers()));
-        let (wishes, wished) = unbounded();
-        let (tell, outcome) = bounded(1);
-        let environment = Arc::new(environment);
-        let queries = Queries::new(&environment, &shared);
-        let supervisor = Supervisor {
-            environment,
-            shared: Arc::clone(&shared),
-            wished,
-            clock,
-            from: Cell::new(from),
-            is_stopping: Cell::new(false),
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("rivermark-{name}"))
-            .spawn(move || {
-                let outcome = supervisor.run_caught();
-                drop(running);
-                // The job may have been dropped: then it waits for this thread, and not for the outcome.
-                let _ = tell.send(outcome);
-            })
-            .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
-        Ok(Job { flow: name, shared, queries, savepoints, wishes, thread: Some(thread), outcome })
+            Environment::local(plan, options, self.resources(), &self.inner.directory, savepoints.clone())?;
+        launch(environment, from, Some(running))
     }
+
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// The settings.
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// What sources look up.
+    pub(crate) fn resources(&self) -> Resources {
+        let mut resources = Resources::default();
+        resources.insert(self.inner.log.clone());
+        resources.insert(self.inner.aliases.clone());
+        resources
+    }
+}
+
+/// Starts the job of an environment, which is nobody else's. `running` is held until it is over.
+pub(crate) fn launch(environment: Environment, from: StartFrom, running: Option<Running>) -> Result<Job> {
+    let name = environment.flow().to_owned();
+    let savepoints = environment.savepoints.clone();
+    let clock = Clock::start();
+    let from = match from {
+        StartFrom::Checkpoint(from) => from,
+        StartFrom::SavepointAtFirst(_) if environment.has_checkpoint()? => RestoreFrom::Latest,
+        StartFrom::Savepoint(savepoint) | StartFrom::SavepointAtFirst(savepoint) => {
+            environment.install(&savepoint, clock.origin_ms)?;
+            RestoreFrom::Latest
+        }
+    };
+    let shared = Arc::new(JobShared::new(&environment.plan, environment.workers()));
+    let (wishes, wished) = unbounded();
+    let (tell, outcome) = bounded(1);
+    let environment = Arc::new(environment);
+    let queries = Queries::new(&environment, &shared);
+    let supervisor = Supervisor {
+        environment,
+        shared: Arc::clone(&shared),
+        wished,
+        clock,
+        from: Cell::new(from),
+        is_stopping: Cell::new(false),
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("rivermark-{name}"))
+        .spawn(move || {
+            let outcome = supervisor.run_caught();
+            drop(running);
+            // The job may have been dropped: then it waits for this thread, and not for the outcome.
+            let _ = tell.send(outcome);
+        })
+        .map_err(|e| Error::engine(format!("starting the thread of flow `{name}`"), e))?;
+    Ok(Job { flow: name, shared, queries, savepoints, wishes, thread: Some(thread), outcome })
 }
 
 /// What a deployment says of a job's start.
@@ -250,7 +275,7 @@ impl Engine {
 }
 
 /// That a version of a flow runs in an engine, until dropped.
-struct Running {
+pub(crate) struct Running {
     engine: Engine,
     flow: FlowId,
 }

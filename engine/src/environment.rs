@@ -17,6 +17,7 @@ use rivermark_checkpoint::{
 use rivermark_operators::batch::{Batch, Origin};
 use rivermark_operators::partitions::{PartitionEntry, Partitions};
 use rivermark_operators::plan::{Plan, Resources, TaskEnvironment};
+use rivermark_operators::sink::{ErasedCommitter, WrittenTopic};
 use rivermark_operators::source::{ConnectorContext, Waker};
 use rivermark_operators::{BoxError, Error, Result};
 use rivermark_state::snapshot::RestoreSource;
@@ -24,6 +25,7 @@ use rivermark_state::{
     Backends, KeyGroupRange, KeyedStore, Limits, MemoryBackends, MemoryBudget, RestoreFile, RestorePart,
     StoreSpec, range_of,
 };
+use std::collections::{BTreeMap, HashMap};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +53,15 @@ pub(crate) struct Environment {
     pub(crate) channel_batches: usize,
     /// The workers of the next attempt, if not those of the options: a simulation changes them.
     workers: usize,
+    /// What the job repeats, if it is a run that was published already.
+    pub(crate) repeats: Option<Repeated>,
+}
+
+/// The run that an audit repeats. Everything that it decided is in the checkpoints of the version before this one.
+pub(crate) struct Repeated {
+    /// The partitions that it had found, by source and number, and where each begins, if that is known: others are not there for whoever
+    /// repeats it.
+    pub(crate) partitions: HashMap<(String, u32), Option<Vec<u8>>>,
 }
 
 impl Environment {
@@ -109,6 +120,7 @@ impl Environment {
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers: options.workers,
+            repeats: None,
         })
     }
 
@@ -135,6 +147,7 @@ impl Environment {
             builds: AtomicU64::new(0),
             channel_batches: CHANNEL_BATCHES,
             workers,
+            repeats: None,
         }
     }
 
@@ -184,6 +197,28 @@ impl Environment {
     /// What the source or sink `name` is told of where it is.
     pub(crate) fn connector<'a>(&'a self, name: &'a str) -> ConnectorContext<'a> {
         ConnectorContext { flow: self.flow(), version: self.plan.version(), name, resources: &self.resources }
+    }
+
+    /// What a sink is told of where it is. `None` if it is not to be opened.
+    pub(crate) fn sink<'a>(&'a self, name: &'a str) -> Option<ConnectorContext<'a>> {
+        let resources = self.resources.of_sink(name)?;
+        Some(ConnectorContext { flow: self.flow(), version: self.plan.version(), name, resources })
+    }
+
+    /// The topics of the log that the flow's sinks write, by sink.
+    pub(crate) fn written_topics(&self) -> BTreeMap<String, WrittenTopic> {
+        written_topics(&self.plan, &self.resources)
+    }
+
+    /// Whether a partition is one to be read.
+    pub(crate) fn reads(&self, source: &str, number: u32) -> bool {
+        let repeats = |repeated: &Repeated| repeated.partitions.contains_key(&(source.to_owned(), number));
+        self.repeats.as_ref().is_none_or(repeats)
+    }
+
+    /// Where a partition begins that no checkpoint has a position for, if not at its source's configured start.
+    pub(crate) fn begins(&self, source: &str, number: u32) -> Option<Vec<u8>> {
+        self.repeats.as_ref()?.partitions.get(&(source.to_owned(), number))?.clone()
     }
 
     /// Whether the flow can continue from this checkpoint.
@@ -331,6 +366,15 @@ impl Environment {
         }
         Ok((RestorePart { meta: task.meta.0.clone(), files }, folder))
     }
+}
+
+/// The topics of the log that a plan's sinks write, by sink.
+pub(crate) fn written_topics(plan: &Plan, resources: &Resources) -> BTreeMap<String, WrittenTopic> {
+    let written = |(name, sink): (&Arc<str>, &Arc<dyn ErasedCommitter>)| {
+        let context = ConnectorContext { flow: plan.flow(), version: plan.version(), name, resources };
+        Some((name.to_string(), sink.written_topic(&context)?))
+    };
+    plan.committers().filter_map(written).collect()
 }
 
 /// Everything a worker is built from, on whichever thread will run it.

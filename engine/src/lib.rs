@@ -9,6 +9,7 @@
 //! | `inlet`, `channels` | the exchange between workers |
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
 //! | `deployment` | [`Deployment`]: versions of a flow beside each other, of which one is live |
+//! | `audit` | [`Audit`]: whether what a version has published is what its log implies |
 //! | `pulse` | whether a job's workers have come to rest |
 //! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
@@ -18,11 +19,12 @@
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
 //!
-//! Invariant: nothing here but `engine`, `upkeep`, `deployment` and `queries` starts a thread, and nothing but those and `directory` reads a clock or the process's
+//! Invariant: nothing here but `engine`, `upkeep`, `deployment`, `audit` and `queries` starts a thread, and nothing but those and `directory` reads a clock or the process's
 //! environment; everything else is handed what it needs, which is why it can be simulated.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod attempt;
+mod audit;
 mod channels;
 mod compatible;
 mod deployment;
@@ -43,6 +45,10 @@ mod stops;
 mod upkeep;
 mod worker;
 
+pub use audit::{
+    Audit, AuditProgress, AuditReport, AuditRun, AuditedInput, AuditedOutput, AuditedPartition, Difference,
+    DifferenceKind, RowText, Stage,
+};
 pub use deployment::{
     Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments, OutputCut,
     OutputTopic, PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, Segment, State,

@@ -46,6 +46,28 @@ impl Pulses {
     }
 }
 
+/// Looks again and again.
+#[derive(Debug)]
+pub(crate) struct Watch(Look);
+
+impl Watch {
+    /// The first look.
+    pub(crate) fn begin(pulses: &Pulses) -> Watch {
+        Watch(pulses.look())
+    }
+
+    /// The next look: whether all have rested since one before it. To be asked while the job runs.
+    pub(crate) fn sees_rest(&mut self, pulses: &Pulses) -> bool {
+        let now = pulses.look();
+        if !self.0.is_followed_by(&now) {
+            return false;
+        }
+        let have_rested = self.0.has_rested_until(&now);
+        self.0 = now;
+        have_rested
+    }
+}
+
 impl Look {
     /// Whether every worker has begun and finished a step since, as `now` has seen it. The first that was finished may have begun before.
     pub(crate) fn is_followed_by(&self, now: &Look) -> bool {

@@ -301,6 +301,25 @@ impl Savepoints {
         Ok(Savepoint::of(inner))
     }
 
+    /// Makes a savepoint of what another one has written down about partitions, without the state of operators.
+    pub(crate) fn keep_journals(
+        &self,
+        name: &str,
+        from: &Savepoint,
+    ) -> std::result::Result<Savepoint, SavepointError> {
+        let store: Arc<dyn Store> = match &self.0 {
+            At::Directory(root) => Arc::new(LocalStore::open(root)?),
+            At::Memory(store) => Arc::clone(store),
+        };
+        let journals = Manifest { operators: Default::default(), ..from.manifest().clone() };
+        let place = Place::named(store, &journals.flow, name)?;
+        let mut filling = place.begin()?;
+        for file in journals.files() {
+            filling.keep(&from.inner, file)?;
+        }
+        Ok(Savepoint::of(filling.finish(name, &journals)?))
+    }
+
     pub(crate) fn list(&self, flow: &str) -> Result<Vec<Savepoint>> {
         let names = Place::names(&*self.store(), flow)
             .map_err(|e| failed(format!("listing the savepoints of flow `{flow}`"), e))?;

@@ -50,6 +50,12 @@ impl Stops {
         Ok(stops)
     }
 
+    /// Takes what lies ahead of a checkpoint from all that another run passed.
+    pub(crate) fn set_ahead(&mut self, manifest: &Manifest, all: Vec<Stop>) {
+        self.ahead = all;
+        self.ahead.retain(|stop| !has_passed(manifest, stop));
+    }
+
     /// What a flow knows that begins anew, behind a version whose runs ended there.
     pub(crate) fn behind(ahead: Vec<Stop>) -> Stops {
         Stops { passed: Vec::new(), ahead, now: None }

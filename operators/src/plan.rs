@@ -469,6 +469,11 @@ impl Plan {
         self.committers().filter_map(|(_, committer)| committer.versioned_output(self.version)).collect()
     }
 
+    /// Whether a silence of the clock lets others go on without a partition.
+    pub fn may_be_silent(&self) -> bool {
+        self.nodes.iter().any(|node| node.idle_after.is_some())
+    }
+
     /// Builds one worker's tasks.
     pub fn build<'a>(&'a self, environment: TaskEnvironment<'a>) -> Result<Tasks> {
         let mut builder = TaskBuilder::new(self, environment);

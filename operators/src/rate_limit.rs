@@ -16,7 +16,7 @@ use crate::line::{Line, Lines, Reach};
 use crate::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// How long a partition that has asked for records is waited for by the others, in milliseconds.
@@ -254,6 +254,19 @@ impl Tokens {
     }
 }
 
+/// When a partition that gives nothing is idle.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Silence {
+    /// After as long a silence as the flow says.
+    #[default]
+    Timed,
+    /// Never: what was decided when these records were new is repeated, and nothing else.
+    Unheeded,
+    /// At once, if the flow says that it can be.
+    AtOnce,
+}
+
 /// The limit of one source, shared by the workers that read it and by whoever changes it.
 #[derive(Debug, Default)]
 pub struct Throttle {
@@ -261,6 +274,7 @@ pub struct Throttle {
     is_limited: AtomicBool,
     tokens: Mutex<Tokens>,
     lines: Lines,
+    silence: AtomicU8,
 }
 
 impl Throttle {
@@ -283,6 +297,16 @@ impl Throttle {
     /// from the next read on.
     pub fn set_lines(&self, lines: Option<HashMap<u32, Line>>) {
         self.lines.set(lines);
+    }
+
+    /// Says when a partition that gives nothing is idle, from the next look on.
+    pub fn set_silence(&self, silence: Silence) {
+        self.silence.store(silence as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silence(&self) -> Silence {
+        let silence = self.silence.load(Ordering::Relaxed);
+        [Silence::Unheeded, Silence::AtOnce].into_iter().find(|s| *s as u8 == silence).unwrap_or_default()
     }
 
     #[inline]

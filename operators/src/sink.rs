@@ -41,6 +41,15 @@ pub struct VersionedOutput {
     pub upserts: bool,
 }
 
+/// The topic of the embedded log that a sink writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenTopic {
+    /// The topic.
+    pub topic: String,
+    /// What the ids of the transactions begin with in which the sink writes.
+    pub transactions: String,
+}
+
 /// An output of a flow.
 pub trait Sink<T>: Send + Sync + 'static {
     /// What takes records, one a worker.
@@ -54,6 +63,13 @@ pub trait Sink<T>: Send + Sync + 'static {
 
     /// What the given version of the flow writes, if readers are to follow versions through an alias. Default: it has none.
     fn versioned_output(&self, _version: u64) -> Option<VersionedOutput> {
+        None
+    }
+
+    /// The topic of the embedded log that the sink writes, if that is what it writes and all that it writes. Such a sink can be audited: it is
+    /// opened in another run of the flow, with another log among the resources of its context, and must write to that one. Default: it
+    /// writes something else, and an audit does not open it.
+    fn written_topic(&self, _cx: &ConnectorContext<'_>) -> Option<WrittenTopic> {
         None
     }
 }
@@ -112,6 +128,8 @@ pub trait ErasedCommitter: Send + Sync {
     fn open(&self, cx: &SinkContext<'_>) -> Result<Box<dyn Committer>, BoxError>;
     /// See [`Sink::versioned_output`].
     fn versioned_output(&self, version: u64) -> Option<VersionedOutput>;
+    /// See [`Sink::written_topic`].
+    fn written_topic(&self, cx: &ConnectorContext<'_>) -> Option<WrittenTopic>;
 }
 
 /// Opens the committer of a typed sink.
@@ -128,13 +146,18 @@ impl<T: 'static, S: Sink<T>> ErasedCommitter for CommitterOf<T, S> {
     fn versioned_output(&self, version: u64) -> Option<VersionedOutput> {
         self.sink.versioned_output(version)
     }
+
+    fn written_topic(&self, cx: &ConnectorContext<'_>) -> Option<WrittenTopic> {
+        self.sink.written_topic(cx)
+    }
 }
 
 /// Writes a stream to a sink's writer.
 pub(crate) struct Writing<W> {
     name: Arc<str>,
     blame: BlameCell,
-    writer: W,
+    /// `None` where the sink is not to be opened.
+    writer: Option<W>,
     metrics: Arc<OperatorMetrics>,
     bytes: u64,
 }
@@ -143,30 +166,32 @@ impl<W> Writing<W> {
     /// Opens the writer of the worker that is being built.
     pub(crate) fn open<T, S: Sink<T, Writer = W>>(builder: &TaskBuilder<'_>, sink: &S) -> Result<Self> {
         let (name, environment) = (builder.name(), builder.environment());
-        let connector = ConnectorContext {
-            flow: builder.flow(),
-            version: builder.version(),
-            name: &name,
-            resources: &environment.resources,
-        };
         let worker = environment.worker;
-        let context = SinkContext { connector, worker, generation: environment.generation };
-        let writer = sink
-            .writer(&context)
-            .map_err(|e| Error::sink(&name, format!("opening the writer of worker {worker}"), e))?;
+        let open = |resources| {
+            let connector =
+                ConnectorContext { flow: builder.flow(), version: builder.version(), name: &name, resources };
+            let context = SinkContext { connector, worker, generation: environment.generation };
+            let opened = sink.writer(&context);
+            opened.map_err(|e| Error::sink(&name, format!("opening the writer of worker {worker}"), e))
+        };
+        let writer = environment.resources.of_sink(&name).map(open).transpose()?;
         Ok(Writing { blame: builder.blame(), metrics: builder.metrics(), name, writer, bytes: 0 })
     }
 }
 
 impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
     fn on_batch(&mut self, batch: &mut Batch<T>, _cx: &mut TaskContext<'_>) -> Result<()> {
+        let Some(writer) = &mut self.writer else {
+            batch.clear();
+            return Ok(());
+        };
         // A panic of the writer is about one of these; which, only it could say.
         let mut watch = self.blame.watch(&self.name);
         batch.stamps().first().into_iter().for_each(|first| watch.at(first));
-        let written = self.writer.write(batch);
+        let written = writer.write(batch);
         drop(watch);
         written.map_err(|e| Error::sink(&self.name, "writing records", e))?;
-        let bytes = self.writer.bytes();
+        let bytes = writer.bytes();
         self.metrics.add_bytes(bytes - self.bytes);
         self.bytes = bytes;
         Ok(())
@@ -175,10 +200,10 @@ impl<T, W: SinkWriter<T>> Operator<T> for Writing<W> {
     fn on_signal(&mut self, signal: Signal, cx: &mut TaskContext<'_>) -> Result<()> {
         match signal {
             Signal::Barrier(epoch) => {
-                let token = self.writer.prepare(epoch);
+                let token = self.writer.as_mut().map(|writer| writer.prepare(epoch)).transpose();
                 let token =
                     token.map_err(|e| Error::sink(&self.name, format!("preparing epoch {epoch}"), e))?;
-                cx.parts.tokens.extend(token.map(|token| TokenPart {
+                cx.parts.tokens.extend(token.flatten().map(|token| TokenPart {
                     sink: Arc::clone(&self.name),
                     epoch,
                     token,

@@ -13,7 +13,7 @@ use crate::error::{BoxError, Error, Result};
 use crate::line::Reach;
 use crate::partitions::{PartitionEntry, Partitions};
 use crate::plan::Resources;
-use crate::rate_limit::{Claim, Throttle};
+use crate::rate_limit::{Claim, Silence, Throttle};
 use crate::time::{Timestamp, span_millis};
 use rivermark_checkpoint::Epoch;
 use std::fmt;
@@ -84,6 +84,8 @@ pub struct ConnectorContext<'a> {
 pub struct Survey {
     /// The first offset that would be read.
     pub from: u64,
+    /// The same as a position, if the source can tell: reading from there fails once it is not there any more, where a configured start may move on.
+    pub position: Option<Vec<u8>>,
     /// One past the last that there is now.
     pub end: u64,
     /// The first offset that is there. Behind `from`, reading from there fails.
@@ -489,8 +491,11 @@ impl<S: Source> Reading<S> {
             cut = true;
             self.reopen(at, &stop.position)?;
         }
-        // A line lets nothing end: the partition waits there.
-        if let Reach::Until(line) = self.throttle.reach(self.open[at].entry.number)
+        let line = match self.throttle.reach(self.open[at].entry.number) {
+            Reach::Until(line) => Some(line),
+            Reach::Unbounded | Reach::Nothing => None,
+        };
+        if let Some(line) = &line
             && self.cut_at(line.offset)
         {
             self.reopen(at, &line.position)?;
@@ -499,7 +504,11 @@ impl<S: Source> Reading<S> {
         let last = |stamps: &[Stamp]| stamps.last().and_then(|stamp| stamp.origin.offset());
         let last = last(self.batch.stamps()).max(last(self.dead.stamps()));
         partition.read_to = partition.read_to.max(last.map(|offset| offset + 1));
-        let Some(stop) = stop else { return Ok(polled) };
+        let Some(stop) = stop else {
+            // A line lets nothing end: the partition waits there.
+            let is_at_line = line.is_some_and(|line| line.offset <= partition.read_to);
+            return Ok(if is_at_line && polled == Polled::Ended { Polled::Ready } else { polled });
+        };
         let is_there =
             cut || stop.offset <= partition.read_to || partition.reader.position() == stop.position;
         Ok(if is_there { Polled::Ended } else { polled })
@@ -543,6 +552,11 @@ impl<S: Source> Reading<S> {
     /// Tells that a partition is idle once it has been silent for long enough.
     fn watch_silence(&mut self, at: usize, cx: &mut TaskContext<'_>) -> Result<()> {
         let Some(after) = self.idle_after else { return Ok(()) };
+        let after = match self.throttle.silence() {
+            Silence::Timed => after,
+            Silence::Unheeded => return Ok(()),
+            Silence::AtOnce => Duration::ZERO,
+        };
         let partition = &mut self.open[at];
         let silent_since = *partition.silent_since.get_or_insert(cx.now);
         if partition.idle || partition.ended || cx.now < silent_since.plus_millis(span_millis(after)) {

@@ -124,6 +124,7 @@ impl Attempt {
             stops: Vec::new(),
             stops_ahead: Vec::new(),
             counters: BTreeMap::new(),
+            output_ends: BTreeMap::new(),
         };
         for (sink, prepared) in &self.carried {
             manifest.sinks.entry(sink.clone()).or_default().push(prepared.clone());

@@ -150,5 +150,6 @@ pub fn manifest(generation: Generation, epoch: Epoch, files: Vec<FileRef>) -> Ma
         stops: Vec::new(),
         stops_ahead: Vec::new(),
         counters: BTreeMap::new(),
+        output_ends: BTreeMap::new(),
     }
 }

@@ -34,6 +34,7 @@ pub use options::{CaughtUp, Replay};
 pub use plan::{Becomes, DeploymentPlan, PlannedPartition, PlannedState};
 pub use progress::{PartitionProgress, Progress};
 pub(crate) use record::RecordFile;
+pub(crate) use switch::{Places, ends_of, lines_of, places};
 
 use crate::engine::Engine;
 use crate::job::{Metrics, Status};

@@ -221,7 +221,7 @@ impl DeploymentPlan {
     }
 
     fn add(&mut self, source: &str, partition: String, survey: Survey) {
-        let Survey { from, end, earliest, records, bytes, is_compacted, undecodable } = survey;
+        let Survey { from, end, earliest, records, bytes, is_compacted, undecodable, position: _ } = survey;
         if from < earliest {
             self.problems.push(format!(
                 "{partition}: it would begin at offset {from}, and the first that is still there is {earliest}; begin from the earliest, or from \

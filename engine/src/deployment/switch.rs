@@ -24,6 +24,7 @@
 use super::rows::View;
 use crate::job::{Job, JobShared, Status};
 use crate::parts::{self, RestoredPartition};
+use crate::pulse::Watch;
 use rivermark_checkpoint::Manifest;
 use rivermark_log::{Isolation, Log, Position};
 use rivermark_operators::line::Line;
@@ -38,7 +39,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub(crate) type AllLines = HashMap<String, HashMap<u32, Line>>;
 
 /// Where the partitions of a job are: by source and partition, the offset behind the last record.
-type Places = BTreeMap<(String, u32), Option<u64>>;
+pub(crate) type Places = BTreeMap<(String, u32), Option<u64>>;
 
 /// The lines for who follows a version with this checkpoint.
 pub(crate) fn lines_of(manifest: &Manifest) -> rivermark_operators::Result<AllLines> {
@@ -58,7 +59,7 @@ pub(crate) fn set_lines(job: &JobShared, lines: Option<&AllLines>) {
     }
 }
 
-fn places(manifest: &Manifest) -> Result<Places, String> {
+pub(crate) fn places(manifest: &Manifest) -> Result<Places, String> {
     let partitions = parts::positions_of(manifest).map_err(|e| e.to_string())?;
     Ok(partitions.into_iter().map(|p| ((p.source.to_string(), p.number), p.remembered.read_to)).collect())
 }
@@ -189,15 +190,10 @@ impl Side<'_> {
         // Barriers of periodic checkpoints would be deeds too.
         let quiet = Quiet::of(&self.job.shared);
         let pulses = &self.job.shared.pulses;
-        let mut before = pulses.look();
+        let mut watch = Watch::begin(pulses);
         loop {
-            let now = pulses.look();
-            let is_running = self.job.status() == Status::Running;
-            if is_running && before.is_followed_by(&now) {
-                if before.has_rested_until(&now) {
-                    break;
-                }
-                before = now;
+            if self.job.status() == Status::Running && watch.sees_rest(pulses) {
+                break;
             }
             self.check_running(until, "did not come to rest")?;
             self.job.shared.wake_workers();

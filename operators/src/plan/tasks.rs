@@ -14,7 +14,7 @@ use crate::source::{SourceTask, Waker};
 use crate::time::Timestamp;
 use rivermark_state::KeyedStore;
 use std::any::{Any, type_name};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,17 +53,39 @@ pub struct TaskEnvironment<'a> {
 
 /// Things that the embedding engine offers to sources and sinks, by type: the log, a clock.
 #[derive(Default)]
-pub struct Resources(HashMap<std::any::TypeId, Box<dyn Any + Send + Sync>>);
+pub struct Resources {
+    offered: HashMap<std::any::TypeId, Box<dyn Any + Send + Sync>>,
+    diverted: Option<Diverted>,
+}
+
+/// Where sinks write in a run whose output is nobody's business outside.
+struct Diverted {
+    to: Box<Resources>,
+    sinks: HashSet<String>,
+}
 
 impl Resources {
     /// Offers `resource`; one of each type.
     pub fn insert<R: Send + Sync + 'static>(&mut self, resource: R) {
-        self.0.insert(std::any::TypeId::of::<R>(), Box::new(resource));
+        self.offered.insert(std::any::TypeId::of::<R>(), Box::new(resource));
     }
 
     /// The resource of that type, if the engine offers one.
     pub fn get<R: Send + Sync + 'static>(&self) -> Option<&R> {
-        self.0.get(&std::any::TypeId::of::<R>())?.downcast_ref()
+        self.offered.get(&std::any::TypeId::of::<R>())?.downcast_ref()
+    }
+
+    /// Lets the named sinks look up `to` instead, and no other sink be opened at all: what comes to those is thrown away.
+    pub fn divert_sinks(&mut self, sinks: impl IntoIterator<Item = String>, to: Resources) {
+        self.diverted = Some(Diverted { to: Box::new(to), sinks: sinks.into_iter().collect() });
+    }
+
+    /// What a sink looks up. `None` if it is not to be opened.
+    pub fn of_sink(&self, name: &str) -> Option<&Resources> {
+        match &self.diverted {
+            None => Some(self),
+            Some(diverted) => diverted.sinks.contains(name).then_some(&*diverted.to),
+        }
     }
 }
 
