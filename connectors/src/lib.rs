@@ -8,6 +8,7 @@
 //! | [`CsvSource`], [`JsonLinesSource`] | files of rows |
 //! | [`CsvSink`], [`JsonLinesSink`] | files that appear only when they are committed |
 //! | [`blocking()`] | threads for look-ups whose client blocks |
+//! | [`letters`] | dead letters in a topic: listed, and put in again exactly once |
 //! | [`FromVec`], [`Collect`] | memory, for tests |
 //! | [`conformance`] | what every source and sink must do, as tests that anyone can run on theirs |
 //!
@@ -19,6 +20,7 @@ mod blocking;
 pub mod conformance;
 mod files;
 pub mod format;
+pub mod letters;
 mod log_sink;
 mod log_source;
 mod log_table;
@@ -29,6 +31,7 @@ mod part_files;
 pub use alias_source::{AliasSource, AliasSourceReader};
 pub use blocking::blocking;
 pub use files::{CsvReader, CsvSource, JsonLinesReader, JsonLinesSource};
+pub use letters::{DeadLetters, FiledLetter, Redrive, Redriven};
 pub use log_sink::{LogSink, LogWriter};
 pub use log_source::{LogReader, LogSource};
 pub use log_table::{DecodeRecord, Upserts};
