@@ -98,6 +98,7 @@ pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
     Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
+pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
 pub use rivermark_engine::{LatestQuery, PartitionOffset, Queried, Queries, Query, View, WindowQuery};
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};

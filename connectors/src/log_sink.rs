@@ -13,6 +13,7 @@ use rivermark_operators::sink::{
     Batch, CommitError, Committer, Epoch, Sink, SinkContext, SinkWriter, VersionedOutput, WrittenTopic,
 };
 use rivermark_operators::source::ConnectorContext;
+use rivermark_operators::trace::{ORIGIN_HEADER, Trace};
 use rivermark_operators::{BoxError, Stamp, Timestamp, hash_key};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -259,6 +260,7 @@ impl<T: Send + 'static> Sink<T> for LogSink<T> {
             batches,
             value: Vec::new(),
             bytes: 0,
+            is_traced: cx.connector.resources.get::<Arc<Trace>>().is_some(),
         })
     }
 
@@ -292,6 +294,8 @@ pub struct LogWriter<T> {
     batches: Vec<RecordBatch>,
     value: Vec<u8>,
     bytes: u64,
+    /// Whether the run is one that explains rows.
+    is_traced: bool,
 }
 
 impl<T> LogWriter<T> {
@@ -317,7 +321,14 @@ impl<T> LogWriter<T> {
             .into());
         };
         let time = if stamp.time == Timestamp::MIN { 0 } else { stamp.time.millis() };
-        batch.push(key.as_deref(), has_value.then_some(&self.value), time);
+        let value = has_value.then_some(&self.value[..]);
+        match self.is_traced {
+            false => batch.push(key.as_deref(), value, time),
+            true => {
+                let origin = stamp.origin.to_bits().to_be_bytes();
+                batch.push_with_headers(key.as_deref(), value, time, &[(ORIGIN_HEADER, Some(&origin))]);
+            }
+        }
         self.bytes += (self.value.len() + key.map_or(0, |key| key.len())) as u64;
         if batch.bytes() >= BATCH_BYTES { self.pass_on(partition as usize) } else { Ok(()) }
     }

@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// What a plan can be asked questions with: it touches nothing on the disk but the log, for reading.
-    pub(crate) fn environment_to_plan_with(&self, plan: Plan) -> Environment {
+    pub(crate) fn environment_to_plan_with(&self, plan: Arc<Plan>) -> Environment {
         let options = &self.inner.options;
         Environment::simulated(
             plan,
@@ -145,11 +145,11 @@ impl Engine {
     /// As there; and if a savepoint is damaged, or the flow cannot continue from it: it has no operator of a name that has state there, or
     /// another number of key groups. That there is no such checkpoint is the job's failure.
     pub fn start_from(&self, flow: Flow, from: impl Into<StartFrom>) -> Result<Job> {
-        self.start_plan(flow.into_plan()?, from.into(), Setup::default())
+        self.start_plan(Arc::new(flow.into_plan()?), from.into(), Setup::default())
     }
 
     /// As [`Engine::start_from`], with what a deployment says of it.
-    pub(crate) fn start_plan(&self, plan: Plan, from: StartFrom, setup: Setup) -> Result<Job> {
+    pub(crate) fn start_plan(&self, plan: Arc<Plan>, from: StartFrom, setup: Setup) -> Result<Job> {
         let name = plan.flow().to_string();
         if let Some(lines) = setup.lines {
             // Before anything is read.

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A job's plan, settings and surroundings.
 pub(crate) struct Environment {
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) options: Options,
     pub(crate) resources: Arc<Resources>,
     /// Names this process in the checkpoint store.
@@ -70,7 +70,7 @@ impl Environment {
     /// # Errors
     /// The flow's name could not be part of a path, or something on the disk cannot be used.
     pub(crate) fn local(
-        plan: Plan,
+        plan: Arc<Plan>,
         options: &Options,
         resources: Resources,
         directory: &Directory,
@@ -126,7 +126,7 @@ impl Environment {
 
     /// An environment that lives in memory, for a simulation.
     pub(crate) fn simulated(
-        plan: Plan,
+        plan: Arc<Plan>,
         options: &Options,
         resources: Resources,
         store: Arc<dyn Store>,

@@ -10,6 +10,7 @@
 //! | `environment`, `parts` | what workers are built from; what they add to a checkpoint |
 //! | `deployment` | [`Deployment`]: versions of a flow beside each other, of which one is live |
 //! | `audit` | [`Audit`]: whether what a version has published is what its log implies |
+//! | `explain` | [`Explain`]: which records a published row was made of |
 //! | `pulse` | whether a job's workers have come to rest |
 //! | `earlier` | what a new version takes over from the one before |
 //! | `directory`, `options` | the data directory's layout and lock; settings |
@@ -33,6 +34,7 @@ mod earlier;
 mod endings;
 mod engine;
 mod environment;
+mod explain;
 mod inlet;
 mod job;
 mod options;
@@ -55,6 +57,7 @@ pub use deployment::{
     Version,
 };
 pub use engine::Engine;
+pub use explain::{Contribution, Explain, Explanation, Made, Place};
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
 pub use queries::{LatestQuery, PartitionOffset, Queries, Query, View, WindowQuery};

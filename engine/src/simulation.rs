@@ -268,7 +268,7 @@ impl World {
             let workers = simulation.workers[self.random.below(simulation.workers.len() as u64) as usize];
             let mut resources = Resources::default();
             resources.insert(log.clone());
-            let plan = flow().into_plan()?;
+            let plan = Arc::new(flow().into_plan()?);
             let shared = Arc::new(JobShared::new(&plan, workers));
             let store = Arc::clone(&self.store);
             let mut environment =

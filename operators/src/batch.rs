@@ -37,24 +37,39 @@ impl Origin {
         Origin((u64::from(partition) << 48) | offset)
     }
 
-    /// All of it, for keeping it in state.
-    pub(crate) fn to_bits(self) -> u64 {
+    /// What a row is marked with in a run that explains rows ([`crate::trace`]): the first 48 bits of a number's 64, or all of a small one.
+    pub(crate) fn of_mark(mark: u64) -> Origin {
+        let small = 1 << 47;
+        let mark = if mark < small { mark } else { (mark >> 16) | small };
+        // All ones are no single record.
+        Origin(u64::from(u16::MAX) << 48 | mark.min(Self::MAX_OFFSET))
+    }
+
+    /// The mark of a row in a run that explains rows. `None` for what has an origin, or nothing.
+    pub fn mark(self) -> Option<u64> {
+        let is_mark = self.partition().is_none() && self != Self::NONE;
+        is_mark.then_some(self.0 & ((1 << 48) - 1))
+    }
+
+    /// All of it, as a number.
+    pub fn to_bits(self) -> u64 {
         self.0
     }
 
     /// What [`Origin::to_bits`] gave.
-    pub(crate) fn from_bits(bits: u64) -> Origin {
+    pub fn from_bits(bits: u64) -> Origin {
         Origin(bits)
     }
 
     /// The index of the source partition in the job's table, or `None` for a derived record.
     pub fn partition(self) -> Option<u16> {
-        (self != Self::NONE).then_some((self.0 >> 48) as u16)
+        let partition = (self.0 >> 48) as u16;
+        (partition != u16::MAX).then_some(partition)
     }
 
     /// The offset in that partition, or `None` for a derived record.
     pub fn offset(self) -> Option<u64> {
-        (self != Self::NONE).then_some(self.0 & ((1 << 48) - 1))
+        self.partition().map(|_| self.0 & ((1 << 48) - 1))
     }
 }
 

@@ -47,6 +47,7 @@ pub mod stream;
 pub mod table;
 pub mod testing;
 pub mod time;
+pub mod trace;
 pub mod watermark;
 pub mod window;
 

@@ -67,7 +67,8 @@ pub trait Sink<T>: Send + Sync + 'static {
     }
 
     /// The topic of the embedded log that the sink writes, if that is what it writes and all that it writes. Such a sink can be audited: it is
-    /// opened in another run of the flow, with another log among the resources of its context, and must write to that one. Default: it
+    /// opened in another run of the flow, with another log among the resources of its context, and must write to that one. (In a run that
+    /// explains rows there is a [`Trace`](crate::trace::Trace), too.) Default: it
     /// writes something else, and an audit does not open it.
     fn written_topic(&self, _cx: &ConnectorContext<'_>) -> Option<WrittenTopic> {
         None

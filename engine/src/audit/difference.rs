@@ -8,7 +8,7 @@
 //!    with the same timestamp is told as one.
 
 use super::rows::{Hash, Rows, key_of};
-use rivermark_log::{Isolation, Log, Position};
+use rivermark_log::{Isolation, Log, Position, RecordView};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -219,6 +219,13 @@ fn paired(first: Found, all: &[Found]) -> Found {
     }
 }
 
+impl RowText {
+    pub(crate) fn of(view: &RecordView<'_>) -> RowText {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        RowText { timestamp: view.timestamp, key: view.key.map(text), value: view.value.map(text) }
+    }
+}
+
 fn text(log: &Log, topic: &str, row: Known) -> Result<RowText, String> {
     let failed = |e: rivermark_log::Error| e.to_string();
     let topic = log.topic(topic).map_err(failed)?;
@@ -226,8 +233,7 @@ fn text(log: &Log, topic: &str, row: Known) -> Result<RowText, String> {
     let mut reader = topic.reader(row.partition, start, Isolation::ReadCommitted).map_err(failed)?;
     let batch = reader.next_batch().map_err(failed)?;
     let view = batch.into_iter().flatten().next().ok_or("a row that was there a moment ago is gone")?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(RowText { timestamp: view.timestamp, key: view.key.map(text), value: view.value.map(text) })
+    Ok(RowText::of(&view))
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@
 //! 5. Each side's sure rows must be the first rows of the other ([`rows`]).
 
 mod difference;
-mod prepare;
-mod replay;
+pub(crate) mod prepare;
+pub(crate) mod replay;
 mod report;
-mod rows;
+pub(crate) mod rows;
 
 pub use difference::{Difference, DifferenceKind, RowText};
 pub use report::{AuditReport, AuditedInput, AuditedOutput, AuditedPartition};
@@ -47,8 +47,8 @@ const LOOK_EVERY: u64 = 1024;
 /// What is audited, and how.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    from: Option<Savepoint>,
-    until: Option<Savepoint>,
+    pub(crate) from: Option<Savepoint>,
+    pub(crate) until: Option<Savepoint>,
     workers: Option<usize>,
     any_order: bool,
     memory: usize,
@@ -117,17 +117,29 @@ pub struct AuditProgress {
 }
 
 /// What an audit and its owner share.
-struct Shared {
+pub(crate) struct Shared {
     flow: String,
     version: u64,
     is_cancelled: AtomicBool,
     stage: Mutex<Stage>,
     of_records: u64,
     rows: AtomicU64,
-    job: Mutex<Option<Arc<JobShared>>>,
+    pub(crate) job: Mutex<Option<Arc<JobShared>>>,
 }
 
 impl Shared {
+    pub(crate) fn of(flow: &str, version: u64, of_records: u64) -> Shared {
+        Shared {
+            flow: flow.to_owned(),
+            version,
+            is_cancelled: AtomicBool::new(false),
+            stage: Mutex::new(Stage::Replaying),
+            of_records,
+            rows: AtomicU64::new(0),
+            job: Mutex::new(None),
+        }
+    }
+
     fn set(&self, stage: Stage) {
         *self.stage.lock() = stage;
     }
@@ -160,20 +172,12 @@ impl Engine {
     pub fn audit(&self, flow: Flow, audit: Audit) -> Result<AuditRun> {
         let plan = flow.into_plan()?;
         let (flow, version) = (plan.flow().to_owned(), plan.version());
-        let prepared = prepare::prepare(self, plan, &audit)?;
+        let prepared = prepare::prepare(self, Arc::new(plan), &audit, None)?;
         let ahead = prepared
             .inputs
             .iter()
             .map(|input| input.until.unwrap_or(0).saturating_sub(input.from.unwrap_or(0)));
-        let shared = Arc::new(Shared {
-            is_cancelled: AtomicBool::new(false),
-            stage: Mutex::new(Stage::Replaying),
-            of_records: ahead.sum(),
-            rows: AtomicU64::new(0),
-            job: Mutex::new(None),
-            flow,
-            version,
-        });
+        let shared = Arc::new(Shared::of(&flow, version, ahead.sum()));
         let (run, log) = (Arc::clone(&shared), self.log().clone());
         // The directory must stay locked, and is the engine's.
         let engine = self.clone();

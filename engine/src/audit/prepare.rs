@@ -17,6 +17,7 @@ use rivermark_log::{Durability, Log, TopicOptions};
 use rivermark_operators::plan::{Plan, Resources};
 use rivermark_operators::rate_limit::Silence;
 use rivermark_operators::sink::WrittenTopic;
+use rivermark_operators::trace::Trace;
 use rivermark_operators::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -31,45 +32,45 @@ const COMMITTED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// An audit that can begin.
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     /// Removed last.
-    pub(super) environment: Environment,
-    pub(super) from: Option<Savepoint>,
-    pub(super) scratch: Scratch,
-    pub(super) cut: Cut,
-    pub(super) outputs: Vec<Published>,
-    pub(super) inputs: Vec<AuditedInput>,
-    pub(super) not_audited: Vec<String>,
-    pub(super) warnings: Vec<String>,
+    pub(crate) environment: Environment,
+    pub(crate) from: Option<Savepoint>,
+    pub(crate) scratch: Scratch,
+    pub(crate) cut: Cut,
+    pub(crate) outputs: Vec<Published>,
+    pub(crate) inputs: Vec<AuditedInput>,
+    pub(crate) not_audited: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A data directory for the replay, and its log. Dropped in this order.
-pub(super) struct Scratch {
-    pub(super) log: Log,
+pub(crate) struct Scratch {
+    pub(crate) log: Log,
     _directory: Directory,
     _folder: ScratchFolder,
 }
 
 /// The offsets at which both sides are compared.
-pub(super) struct Cut {
-    pub(super) manifest: Manifest,
-    pub(super) places: Places,
+pub(crate) struct Cut {
+    pub(crate) manifest: Manifest,
+    pub(crate) places: Places,
     /// Where the output of the checkpoint ended, by topic: of a savepoint, which knows it.
     ends: Option<BTreeMap<String, Vec<u64>>>,
 }
 
 /// A topic that was published.
-pub(super) struct Published {
-    pub(super) topic: String,
+pub(crate) struct Published {
+    pub(crate) topic: String,
     /// What the cut implies, as far as it is known for sure. What may belong to it is looked up when all has been computed.
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// Whether more may belong to the cut than is known for sure.
-    pub(super) is_open: bool,
+    pub(crate) is_open: bool,
 }
 
 impl Published {
     /// Lets everything that is there by now be possible.
-    pub(super) fn look_again(&mut self, log: &Log) -> std::result::Result<(), String> {
+    pub(crate) fn look_again(&mut self, log: &Log) -> std::result::Result<(), String> {
         if self.is_open {
             let ends = ends_of(log, &self.topic)?;
             self.parts.iter_mut().zip(ends).for_each(|(part, end)| part.until = end.max(part.sure));
@@ -84,7 +85,12 @@ fn refused(plan: &Plan, problem: impl Into<String>) -> Error {
 }
 
 /// Makes everything ready that a replay needs. Nothing is started.
-pub(super) fn prepare(engine: &Engine, plan: Plan, audit: &Audit) -> Result<Prepared> {
+pub(crate) fn prepare(
+    engine: &Engine,
+    plan: Arc<Plan>,
+    audit: &Audit,
+    trace: Option<&Arc<Trace>>,
+) -> Result<Prepared> {
     let Some(before) = plan.version().checked_sub(1) else {
         return Err(refused(&plan, "the versions of a flow that is audited count from 1"));
     };
@@ -121,7 +127,7 @@ pub(super) fn prepare(engine: &Engine, plan: Plan, audit: &Audit) -> Result<Prep
         restart: Restart::Never,
         ..engine.options().clone()
     };
-    let mut environment = environment(engine, plan, options, &directory, &log, &written)?;
+    let mut environment = environment(engine, plan, options, &directory, &log, &written, trace)?;
     let mut warnings = Vec::new();
     let (inputs, partitions) = inputs(&environment, audit, &cut, &mut warnings)?;
     environment.repeats = Some(Repeated { partitions });
@@ -304,15 +310,20 @@ fn wait_until_committed(log: &Log, plan: &Plan, written: &BTreeMap<String, Writt
 
 fn environment(
     engine: &Engine,
-    plan: Plan,
+    plan: Arc<Plan>,
     options: Options,
     directory: &Directory,
     log: &Log,
     written: &BTreeMap<String, WrittenTopic>,
+    trace: Option<&Arc<Trace>>,
 ) -> Result<Environment> {
     let mut resources = engine.resources();
     let mut of_sinks = Resources::default();
     of_sinks.insert(log.clone());
+    if let Some(trace) = trace {
+        resources.insert(Arc::clone(trace));
+        of_sinks.insert(Arc::clone(trace));
+    }
     resources.divert_sinks(written.keys().cloned(), of_sinks);
     let savepoints = Savepoints::new(directory.savepoints());
     Environment::local(plan, &options, resources, directory, savepoints)
@@ -409,7 +420,7 @@ fn set_up_sources(plan: &Plan, cut: &Manifest) -> Result<()> {
 
 impl Cut {
     /// Whether a checkpoint of the replay is at the cut, and every end of a run before it has been repeated.
-    pub(super) fn is_reached(&self, manifest: &Manifest) -> Result<bool> {
+    pub(crate) fn is_reached(&self, manifest: &Manifest) -> Result<bool> {
         let reached = places(manifest).map_err(|e| Error::engine("reading a checkpoint of the replay", e))?;
         let mut reached = reached;
         reached.retain(|place, _| self.places.contains_key(place));

@@ -17,19 +17,19 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Where the output of the replay ends, by topic.
-pub(super) type Ends = BTreeMap<String, Vec<u64>>;
+pub(crate) type Ends = BTreeMap<String, Vec<u64>>;
 
 /// What the replay has computed.
-pub(super) struct Replayed {
+pub(crate) struct Replayed {
     /// What the cut implies.
-    pub(super) sure: Ends,
+    pub(crate) sure: Ends,
     /// And what else comes out if every partition falls silent there.
-    pub(super) all: Ends,
-    pub(super) records: u64,
+    pub(crate) all: Ends,
+    pub(crate) records: u64,
 }
 
 /// Replays up to the cut.
-pub(super) fn replay(prepared: Prepared, shared: &Shared) -> Result<(Replayed, Scratch, Vec<Published>)> {
+pub(crate) fn replay(prepared: Prepared, shared: &Shared) -> Result<(Replayed, Scratch, Vec<Published>)> {
     let Prepared { environment, from, scratch, cut, outputs, .. } = prepared;
     let may_be_silent = environment.plan.may_be_silent();
     let from = from.map_or(StartFrom::Checkpoint(RestoreFrom::Latest), StartFrom::Savepoint);
@@ -133,11 +133,11 @@ impl Replaying<'_> {
 }
 
 impl Shared {
-    pub(super) fn error(&self, problem: impl Into<rivermark_operators::BoxError>) -> Error {
-        Error::engine(format!("auditing version {} of flow `{}`", self.version, self.flow), problem)
+    pub(crate) fn error(&self, problem: impl Into<rivermark_operators::BoxError>) -> Error {
+        Error::engine(format!("replaying version {} of flow `{}`", self.version, self.flow), problem)
     }
 
-    pub(super) fn cancelled(&self) -> Error {
+    pub(crate) fn cancelled(&self) -> Error {
         self.error("it was cancelled")
     }
 }

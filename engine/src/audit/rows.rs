@@ -21,35 +21,35 @@ use std::collections::HashMap;
 const KEY_BYTES: usize = 128;
 
 /// A row or a key, by its bytes.
-pub(super) type Hash = u128;
+pub(crate) type Hash = u128;
 
 /// The rows of one side.
-pub(super) struct Rows<'a> {
-    pub(super) log: &'a Log,
-    pub(super) topic: &'a str,
+pub(crate) struct Rows<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) topic: &'a str,
     /// Of each partition: where it begins, where what is sure ends, and where what may be ends.
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// A stretch of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) from: u64,
-    pub(super) sure: u64,
-    pub(super) until: u64,
+pub(crate) struct Part {
+    pub(crate) from: u64,
+    pub(crate) sure: u64,
+    pub(crate) until: u64,
 }
 
 /// A row that is read.
-pub(super) struct Row<'a> {
-    pub(super) partition: u32,
-    pub(super) view: RecordView<'a>,
-    pub(super) is_sure: bool,
-    pub(super) hash: Hash,
+pub(crate) struct Row<'a> {
+    pub(crate) partition: u32,
+    pub(crate) view: RecordView<'a>,
+    pub(crate) is_sure: bool,
+    pub(crate) hash: Hash,
 }
 
 impl Rows<'_> {
     /// Reads all rows, or only those that are sure, in order of partition and offset.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         only_sure: bool,
         mut take: impl FnMut(&Row<'_>) -> Result<(), String>,
@@ -88,7 +88,7 @@ fn add(digest: &mut Sha256, bytes: Option<&[u8]>) {
 }
 
 /// All that a row is, but for its offset.
-fn hash_of(partition: u32, row: &RecordView<'_>) -> Hash {
+pub(crate) fn hash_of(partition: u32, row: &RecordView<'_>) -> Hash {
     let mut digest = Sha256::new();
     digest.update(partition.to_be_bytes());
     digest.update(row.timestamp.to_be_bytes());
@@ -98,7 +98,7 @@ fn hash_of(partition: u32, row: &RecordView<'_>) -> Hash {
 }
 
 /// What a row is compared under.
-pub(super) fn key_of(row: &Row<'_>, any_order: bool) -> Hash {
+pub(crate) fn key_of(row: &Row<'_>, any_order: bool) -> Hash {
     let Some(key) = row.view.key.filter(|_| !any_order) else { return row.hash };
     let mut digest = Sha256::new();
     digest.update(row.partition.to_be_bytes());
@@ -167,28 +167,28 @@ impl Slice {
 
 /// What two topics came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Compared {
+pub(crate) struct Compared {
     /// Sure rows that were published, by partition.
-    pub(super) published: Vec<u64>,
+    pub(crate) published: Vec<u64>,
     /// The sum of their hashes, by partition.
-    pub(super) digests: Vec<Hash>,
+    pub(crate) digests: Vec<Hash>,
     /// Sure rows that were computed.
-    pub(super) computed: u64,
+    pub(crate) computed: u64,
     /// Keys that are the same.
-    pub(super) same: u64,
+    pub(crate) same: u64,
     /// Keys that differ.
-    pub(super) different: u64,
+    pub(crate) different: u64,
     /// Those of them that begin first, if there are many.
-    pub(super) some: Vec<Hash>,
+    pub(crate) some: Vec<Hash>,
     /// How often everything was read.
-    pub(super) turns: u64,
+    pub(crate) turns: u64,
 }
 
 /// Keys that differ of which the rows are read again.
 const LOOKED_INTO: usize = 256;
 
 /// Compares two topics; see the module's page. `go_on` is asked with every row.
-pub(super) fn compare(
+pub(crate) fn compare(
     published: &Rows<'_>,
     computed: &Rows<'_>,
     any_order: bool,

@@ -111,7 +111,7 @@ impl Fleet {
 
     /// What deploying a version would do.
     pub(crate) fn plan(&self, engine: &Engine, flow: Flow, replay: &Replay) -> Result<DeploymentPlan> {
-        let plan = flow.into_plan()?;
+        let plan = Arc::new(flow.into_plan()?);
         let version = plan.version();
         let inner = self.inner.lock();
         let live = inner.record.live().filter(|live| *live != version);
@@ -143,10 +143,10 @@ impl Fleet {
     fn foresee(
         &self,
         engine: &Engine,
-        plan: Plan,
+        plan: Arc<Plan>,
         live: Option<u64>,
         replay: &Replay,
-    ) -> Result<(DeploymentPlan, Plan)> {
+    ) -> Result<(DeploymentPlan, Arc<Plan>)> {
         let own = self.checkpoints(plan.version())?.newest().map_err(|e| {
             Error::engine(
                 format!("reading the checkpoints of version {} of flow `{}`", plan.version(), self.flow),
@@ -165,7 +165,7 @@ impl Fleet {
 
     /// Starts a version, or goes on with it.
     pub(crate) fn deploy(&self, engine: &Engine, flow: Flow, replay: Replay) -> Result<u64> {
-        let plan = flow.into_plan()?;
+        let plan = Arc::new(flow.into_plan()?);
         let version = plan.version();
         let attempt = format!("deploying version {version}");
         let mut inner = self.inner.lock();

@@ -32,6 +32,7 @@ use crate::batch::{Origin, Stamp};
 use crate::edge::Output;
 use crate::error::BoxError;
 use crate::time::Timestamp;
+use crate::trace::Marks;
 use crate::window::LateCount;
 use rivermark_state::{Key, KeyedStore, TableId, Timers};
 use settling::Settling;
@@ -82,6 +83,7 @@ pub struct Context<'a, K: Key, Out> {
     out: &'a mut Output<Out>,
     sides: &'a mut Sides,
     late: &'a LateCount,
+    marks: &'a Marks,
 }
 
 impl<K: Key, Out> Context<'_, K, Out> {
@@ -98,12 +100,12 @@ impl<K: Key, Out> Context<'_, K, Out> {
 
     /// Emits a record with the event time of the record or timer in hand.
     pub fn emit(&mut self, record: Out) {
-        self.out.push(self.stamp, record);
+        self.out.push(self.marks.on(self.stamp, || self.hash), record);
     }
 
     /// Emits a record with an event time of its own, which is never late: for results of several records.
     pub(crate) fn emit_at(&mut self, time: Timestamp, record: Out) {
-        self.out.push(Stamp::derived(time), record);
+        self.out.push(self.marks.on(Stamp::derived(time), || self.hash), record);
     }
 
     /// Asks for [`ProcessFunction::on_timer`] when all records of the time in hand have run, which is for functions in event-time order. It is
@@ -169,7 +171,7 @@ impl<K: Key, Out> Context<'_, K, Out> {
     /// # Panics
     /// If the side output is read as another type than this one.
     pub fn emit_to<S: 'static>(&mut self, side: Side<S>, record: S) {
-        self.sides.push(side, self.stamp, record);
+        self.sides.push(side, self.marks.on(self.stamp, || self.hash), record);
     }
 
     /// The state of the key in hand under a typed constant.

@@ -13,6 +13,7 @@ use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::reached::Reached;
 use crate::stream::{KeyedStream, Stream};
 use crate::time::Timestamp;
+use crate::trace::{self, Makes, Marks};
 use crate::window::{Late, LateCount, LateRecords};
 use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers as TimerTable};
 use std::sync::Arc;
@@ -130,7 +131,7 @@ impl<K: Key, V: Send + 'static> KeyedStream<K, V> {
                 processing.order = Some(Ordering { waiting, running: Vec::new(), late });
             }
             processing.core.open_states::<V>(builder)?;
-            builder.attach::<Keyed<K, V>>(0, processing);
+            trace::attach(builder, Makes::History { in_order: open.is_some() }, processing);
             Ok(())
         });
         if let Some(late) = late {
@@ -185,6 +186,7 @@ struct Core<K: Key, P, Out> {
     out: Output<Out>,
     sides: Sides,
     late: LateCount,
+    marks: Marks,
     failures: Failures,
 }
 
@@ -240,6 +242,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             out: &mut self.out,
             sides: &mut self.sides,
             late: &self.late,
+            marks: &self.marks,
         };
         let called = self.function.on_record(&key, value, &mut context);
         self.settle(called, stamp, watch)?;
@@ -312,6 +315,7 @@ impl<K: Key, P, Out: 'static> Core<K, P, Out> {
             out: &mut self.out,
             sides: &mut self.sides,
             late: &self.late,
+            marks: &self.marks,
         };
         let called = self.function.on_timer(&key, stamp.time, &mut context);
         self.settle(called, &stamp, watch)?;
@@ -388,6 +392,7 @@ impl<K: Key, V: Send + 'static, P: ProcessFunction<K, V>> Processing<K, V, P> {
             out: builder.output::<P::Out>(port),
             sides: builder.sides(),
             late: LateCount::new(builder.metrics()),
+            marks: Marks::of(builder),
             failures,
         };
         Ok(Processing { core, order: None, due: None, timers: Timers::Passing, last: None })

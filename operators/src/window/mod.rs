@@ -58,6 +58,7 @@ use crate::exchange::{self, Keyed};
 use crate::plan::{NodeKind, NodeSpec, TaskBuilder};
 use crate::stream::{KeyedStream, Stream};
 use crate::time::span_millis;
+use crate::trace::{self, Makes, WindowShape};
 use aggregate::{Average, Fold, Max, Min, Reading, Sum};
 use combine::{Combined, Combining};
 use rivermark_state::{Key, KeyedStore, StateValue};
@@ -398,20 +399,21 @@ impl<K: Key, V: Send + 'static> WindowedStream<K, V> {
             let aggregate = aggregate.clone();
             match windows.shape {
                 Shape::Sliding(slices) => {
+                    let makes = Makes::Windows(WindowShape { slices, lateness });
                     let operator =
                         slices::SliceWindows::open(builder, store, slices, lateness, aggregate, out, late)?;
                     if combined.is_some() {
                         let (records, combined) = operator.into_inputs();
-                        builder.attach::<Keyed<K, V>>(0, records);
+                        trace::attach(builder, makes, records);
                         builder.attach::<Keyed<K, Combined<A::Acc>>>(1, combined);
                     } else {
-                        builder.attach::<Keyed<K, V>>(0, operator);
+                        trace::attach(builder, makes, operator);
                     }
                 }
                 Shape::Session { gap } => {
                     let operator =
                         session::SessionWindows::open(builder, store, gap, lateness, aggregate, out, late)?;
-                    builder.attach::<Keyed<K, V>>(0, operator);
+                    trace::attach(builder, Makes::Sessions { gap, lateness }, operator);
                 }
                 Shape::Global => {
                     return Err(Error::engine(format!("building `{}`", builder.name()), NEVER_ENDS));

@@ -22,6 +22,7 @@ use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
 use crate::reached::Reached;
 use crate::time::Timestamp;
+use crate::trace::Marks;
 use rivermark_state::{Key, KeyedStore, StateError, TableId, Timers, Value, ValueTable};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -55,6 +56,7 @@ pub(super) struct SessionWindows<K: Key, V, A: Aggregate<V>> {
     reached: Reached,
     /// What the last watermark brings about, as long as it has not all fired.
     firing: Option<Firing<K>>,
+    marks: Marks,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
 }
@@ -136,6 +138,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             again: Vec::new(),
             reached: Reached::restored(builder.restored_watermark()),
             firing: None,
+            marks: Marks::of(builder),
             out,
             late,
             name,
@@ -175,7 +178,10 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
             let window = Window { start: session.start, end: session.end };
             let value = aggregate.finish(&session.acc);
             let stamp = Stamp { time: window.end.minus_millis(1), ..stamp };
-            self.out.push(stamp, Windowed { key: record.key.clone(), window, value });
+            self.out.push(
+                self.marks.on(stamp, || record.hash),
+                Windowed { key: record.key.clone(), window, value },
+            );
         }
         if new {
             let at = self.final_at(end).millis();
@@ -200,6 +206,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
         let table = self.store.table(self.sessions);
         let Some(sessions) = table.get_mut(hash, key).map_err(&failed)? else { return Ok(None) };
         let (aggregate, out, again) = (&self.aggregate, &mut self.out, &mut self.again);
+        let marks = &self.marks;
         sessions.retain_mut(|session| {
             let fires = session.end.plus_millis(gap);
             let over = fires.plus_millis(lateness);
@@ -208,6 +215,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SessionWindows<K, V, A> {
                 let window = Window { start: session.start, end: session.end };
                 let stamp = Stamp::derived(window.end.minus_millis(1));
                 watch.at(&stamp);
+                let stamp = marks.on(stamp, || hash);
                 out.push(stamp, Windowed { key: key.clone(), window, value: aggregate.finish(&session.acc) });
                 last = Some(fires).filter(|fires| *fires < Timestamp::MAX).max(last);
             }

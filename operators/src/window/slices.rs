@@ -21,6 +21,7 @@ use crate::exchange::{Ahead, Keyed};
 use crate::plan::TaskBuilder;
 use crate::reached::Reached;
 use crate::time::Timestamp;
+use crate::trace::Marks;
 use hashbrown::HashTable;
 use rivermark_state::{Key, KeyGroupRange, KeyedStore, StateError, TableId, WindowTable, hash_key};
 use std::cell::RefCell;
@@ -51,6 +52,7 @@ pub(super) struct SliceWindows<K: Key, V, A: Aggregate<V>> {
     reached: Reached,
     /// What the last watermark brings about, as long as it has not all fired.
     firing: Option<Firing>,
+    marks: Marks,
     out: Output<Windowed<K, A::Out>>,
     late: LateRecords<K, V>,
 }
@@ -109,6 +111,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             noted: None,
             reached: Reached::restored(builder.restored_watermark()),
             firing: None,
+            marks: Marks::of(builder),
             out,
             late,
             store,
@@ -252,7 +255,7 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
             self.aggregate.merge(&mut total, acc);
         }
         let value = self.aggregate.finish(&total);
-        self.out.push(stamp, Windowed { key: key.clone(), window, value });
+        self.out.push(self.marks.on(stamp, || hash), Windowed { key: key.clone(), window, value });
         Ok(())
     }
 
@@ -301,10 +304,11 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     ) -> Result<bool> {
         let failed = self.failed("reading the state of a window that fires");
         let window = self.slices.window(end);
-        let (aggregate, out) = (&self.aggregate, &mut self.out);
+        let (aggregate, out, marks) = (&self.aggregate, &mut self.out, &self.marks);
         let most = out.in_one_go();
         let mut sent = Ok(());
         let over = self.store.table(self.on_time).drain_some(slice, most, |key, acc| {
+            let stamp = marks.on(stamp, || hash_key(&key));
             out.push(stamp, Windowed { key, window, value: aggregate.finish(&acc) });
             if out.is_full() && sent.is_ok() {
                 sent = out.send(cx);
@@ -340,11 +344,12 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
     ) -> Result<()> {
         let failed = self.failed("reading the state of a window that fires");
         let window = self.slices.window(end);
-        let (aggregate, out) = (&self.aggregate, &mut self.out);
+        let (aggregate, out, marks) = (&self.aggregate, &mut self.out, &self.marks);
         let table = self.store.table(self.on_time);
         if let [slice] = slices[..] {
             let mut sent = Ok(());
             let emit = |key: &K, acc: &A::Acc| {
+                let stamp = marks.on(stamp, || hash_key(key));
                 out.push(stamp, Windowed { key: key.clone(), window, value: aggregate.finish(acc) });
                 if out.is_full() && sent.is_ok() {
                     sent = out.send(cx);
@@ -366,7 +371,8 @@ impl<K: Key, V: Send + 'static, A: Aggregate<V>> SliceWindows<K, V, A> {
                 };
                 table.for_each_in(*slice, groups, merge).map_err(&failed)?;
             }
-            for (_, key, acc) in totals {
+            for (hash, key, acc) in totals {
+                let stamp = marks.on(stamp, || hash);
                 out.push(stamp, Windowed { key, window, value: aggregate.finish(&acc) });
                 if out.is_full() {
                     out.send(cx)?;
