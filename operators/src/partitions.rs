@@ -48,6 +48,8 @@ pub struct PartitionEntry {
     reached: AtomicU64,
     opened: AtomicBool,
     idle: AtomicBool,
+    /// Whether it has come to its line ([`crate::line`]).
+    at_line: AtomicBool,
     ended: AtomicBool,
     /// Its position, if its source is not in the flow any more.
     dropped: Option<Vec<u8>>,
@@ -125,6 +127,11 @@ impl PartitionEntry {
     /// Publishes whether the partition is idle.
     pub(crate) fn set_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Publishes whether it may be read no further for now.
+    pub(crate) fn set_at_line(&self, at_line: bool) {
+        self.at_line.store(at_line, Ordering::Relaxed);
     }
 
     /// Publishes that the partition has ended.
@@ -271,6 +278,7 @@ impl Partitions {
             reached: AtomicU64::new(restored.read_to.map_or(0, |offset| offset + 1)),
             opened: AtomicBool::new(false),
             idle: AtomicBool::new(false),
+            at_line: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             dropped,
             max_drift: AtomicI64::new(i64::MAX),
@@ -344,7 +352,7 @@ impl Partitions {
     }
 
     /// Whether `entry` is further ahead of the slowest partition that it is aligned with than it may be, so that reading it should wait.
-    /// Idle and ended partitions hold nobody back. Costs a look at each partition when a drift was set, else nothing.
+    /// Partitions that are idle, have ended, or may be read no further for now hold nobody back. Costs a look at each partition when a drift was set, else nothing.
     ///
     /// It cannot come to nobody being read: who waits is ahead of another one, and of all partitions the slowest waits for none.
     pub(crate) fn too_far_ahead(&self, entry: &PartitionEntry) -> bool {
@@ -359,6 +367,7 @@ impl Partitions {
                 && e.groups.load(Ordering::Relaxed) & groups != 0
                 && !e.ended()
                 && !e.idle.load(Ordering::Relaxed)
+                && !e.at_line.load(Ordering::Relaxed)
         };
         let slowest = entries.iter().filter(holds_back).map(|e| e.watermark()).min();
         slowest.is_some_and(|slowest| entry.watermark() > slowest.plus_millis(drift))
@@ -398,6 +407,9 @@ mod tests {
         assert!(!table.too_far_ahead(&slow));
         fast.set_watermark(t(6000));
         assert!(table.too_far_ahead(&fast));
+        slow.set_at_line(true);
+        assert!(!table.too_far_ahead(&fast), "it may be read no further");
+        slow.set_at_line(false);
         slow.set_idle(true);
         assert!(!table.too_far_ahead(&fast));
         align(&table, "views", None, 1000);

@@ -624,7 +624,9 @@ impl<S: Source> SourceTask for Reading<S> {
                 self.open[at].silent_since = None;
                 continue;
             }
-            if self.is_at_line(at) {
+            let is_at_line = self.is_at_line(at);
+            self.open[at].entry.set_at_line(is_at_line);
+            if is_at_line {
                 // For all it knows there is no more.
                 self.watch_silence(at, cx)?;
                 continue;
