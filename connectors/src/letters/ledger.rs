@@ -1,18 +1,17 @@
-//! What was put in again: a topic beside that of the letters, with a line a record and redrive.
+//! What was put in again: a topic with a line a record and redrive. One for all letters of a log: two versions of a flow, each with a topic of
+//! letters, may have failed on the same record.
 
 use rivermark_log::{Isolation, Log, Position, Topic, TopicOptions};
 use rivermark_operators::{BoxError, DeadLetter};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The name of the topic.
-pub(super) fn topic_of(letters: &str) -> String {
-    format!("{letters}.redriven")
-}
+/// The topic in which it is written down which records of a log were put in again.
+pub const REDRIVEN_TOPIC: &str = "rivermark.redriven";
 
 /// The topic, made if it is not there.
-pub(super) fn open(log: &Log, letters: &str) -> rivermark_log::Result<Topic> {
-    log.ensure_topic(&topic_of(letters), TopicOptions::new(1))
+pub(super) fn open(log: &Log) -> rivermark_log::Result<Topic> {
+    log.ensure_topic(REDRIVEN_TOPIC, TopicOptions::new(1))
 }
 
 /// That a record was put in again.
@@ -33,10 +32,9 @@ pub(super) struct Line {
 pub(super) struct Ledger(HashMap<String, HashMap<u64, Vec<String>>>);
 
 impl Ledger {
-    pub(super) fn read(log: &Log, letters: &str) -> Result<Ledger, BoxError> {
+    pub(super) fn read(log: &Log) -> Result<Ledger, BoxError> {
         let mut ledger = Ledger::default();
-        let name = topic_of(letters);
-        let topic = match log.topic(&name) {
+        let topic = match log.topic(REDRIVEN_TOPIC) {
             Err(rivermark_log::Error::UnknownTopic { .. }) => return Ok(ledger),
             topic => topic?,
         };
@@ -45,7 +43,7 @@ impl Ledger {
             while let Some(batch) = reader.next_batch()? {
                 for row in batch {
                     let line: Line = serde_json::from_slice(row.value.unwrap_or_default())
-                        .map_err(|e| format!("{name}[{partition}] offset {}: {e}", row.offset))?;
+                        .map_err(|e| format!("{REDRIVEN_TOPIC}[{partition}] offset {}: {e}", row.offset))?;
                     ledger.add(line);
                 }
             }

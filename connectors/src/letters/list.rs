@@ -109,7 +109,7 @@ impl DeadLetters {
     /// # Errors
     /// There is no such topic, or it cannot be read.
     pub fn list(&self) -> Result<Letters> {
-        let ledger = Ledger::read(&self.log, &self.topic).map_err(|e| self.error_of("listing", e))?;
+        let ledger = Ledger::read(&self.log).map_err(|e| self.error_of("listing", e))?;
         self.list_with(ledger)
     }
 
@@ -141,7 +141,7 @@ impl Wanted {
             && self.error.as_deref().is_none_or(|error| letter.error.contains(error))
             && self.from.is_none_or(|from| letter.time.is_some_and(|time| time >= from))
             && self.to.is_none_or(|to| letter.time.is_some_and(|time| time < to))
-            && !(self.not_redriven && !filed.redriven_by.is_empty())
+            && (!self.not_redriven || filed.redriven_by.is_empty())
     }
 }
 

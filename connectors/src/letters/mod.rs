@@ -35,12 +35,12 @@
 //! ```
 //!
 //! # Once
-//! 1. What was put in again is in a topic beside that of the letters, `LETTERS.redriven`, by the record's place. A record that is there is not put in
-//!    again, whichever letter asks for it: two operators may have failed on it, and two versions. [`Redrive::again`] does so once more, under a name
+//! 1. What was put in again is in a topic of the log, [`REDRIVEN_TOPIC`], by the record's place. A record that is there is not put in again,
+//!    whichever letter asks for it: two operators may have failed on it, and two versions. [`Redrive::again`] does so once more, under a name
 //!    that it was not put in by before.
 //! 2. Records go in by transactions of the log, together with their lines in that topic: either both are there or neither. A redrive that is killed
 //!    is run again, under the same name, and goes on where it was.
-//! 3. The next redrive of the same letters fences the one before it, so that two at a time put in nothing twice.
+//! 3. A redrive fences the one before it in the same log, so that two at a time put in nothing twice.
 //!
 //! # Event time
 //! A record that is put in again keeps the timestamp that it had, and the time that its value says. Its *place* is new, so it meets a watermark
@@ -58,5 +58,6 @@ mod ledger;
 mod list;
 mod redrive;
 
+pub use ledger::REDRIVEN_TOPIC;
 pub use list::{DeadLetters, FiledLetter, Letters};
 pub use redrive::{FROM_HEADER, REDRIVE_HEADER, Redrive, Redriven};

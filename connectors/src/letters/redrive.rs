@@ -14,6 +14,9 @@ const TOGETHER: u64 = 500;
 /// And their bytes.
 const BYTES_TOGETHER: usize = 8 << 20;
 
+/// The transactional id of redrives.
+const TRANSACTIONS: &str = "rivermark.redrive";
+
 /// The header of a record that was put in again: the name of the redrive.
 pub const REDRIVE_HEADER: &str = "rivermark-redrive";
 /// The header with the place of the record that failed.
@@ -99,8 +102,8 @@ impl Redrive {
     /// Puts the records in. Those that have come in are durable, 500 at a time; after an error, or a death of the process, run it again.
     ///
     /// # Errors
-    /// A letter cannot be read or mended; a record's topic is not known or not there; the log cannot be written; or another redrive of these letters
-    /// has been started meanwhile.
+    /// A letter cannot be read or mended; a record's topic is not known or not there; the log cannot be written; or another redrive has
+    /// been started meanwhile.
     pub fn run(self) -> Result<Redriven> {
         let failed = |e| self.letters.error_of("redriving", e);
         let mut run = Run::begin(&self).map_err(failed)?;
@@ -132,22 +135,21 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Fences whoever redrives the same letters, and reads what is done.
+    /// Fences whoever redrives, and reads what is done.
     fn begin(redrive: &'a Redrive) -> Result<Run<'a>, BoxError> {
         if redrive.name.is_empty() {
             return Err("a redrive needs a name".into());
         }
-        let (log, letters) = (&redrive.letters.log, &redrive.letters.topic);
-        let lines = ledger::open(log, letters)?;
-        let id = format!("redrive.{letters}");
-        let known = log.transactional_ids()?.into_iter().find(|info| info.id == id);
+        let log = &redrive.letters.log;
+        let lines = ledger::open(log)?;
+        let known = log.transactional_ids()?.into_iter().find(|info| info.id == TRANSACTIONS);
         let generation = known.map_or(0, |info| info.generation) + 1;
-        let transaction = log.transactional(&id, generation)?;
+        let transaction = log.transactional(TRANSACTIONS, generation)?;
         for prepared in transaction.prepared()? {
             transaction.abort(prepared.epoch)?;
         }
         // Nobody else adds to it any more.
-        let ledger = Ledger::read(log, letters)?;
+        let ledger = Ledger::read(log)?;
         Ok(Run {
             redrive,
             log,
