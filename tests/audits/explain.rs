@@ -1,8 +1,12 @@
 //! A published row is explained by the records that it was made of, and those that were late for it: compared with what a plain program says.
 
 use crate::support::{Number, PARTITIONS, append, flow, numbers, open, tamper};
+use rivermark::connectors::{LogSink, LogSource};
 use rivermark::log::{Isolation, Position};
-use rivermark::{Contribution, Engine, Explain, Explanation, Made, Timestamp};
+use rivermark::{
+    Contribution, Engine, Explain, Explanation, Flow, Made, Timestamp, Watermarks, Windowed, Windows, millis,
+    secs,
+};
 use std::collections::BTreeMap;
 
 /// An engine whose flow has run in three parts, on other workers each time, and what it has read.
@@ -126,6 +130,38 @@ fn joined_rows_are_explained_by_both_sides_and_rows_of_single_records_by_these()
     let record = explained.contributing[0].record.as_ref().unwrap();
     assert_eq!(serde_json::from_str::<Number>(record.value.as_ref().unwrap()).unwrap(), late);
     assert!(numbers.contains(&late));
+}
+
+/// The greatest count of a second's keys, by two keyed operators, one behind the other.
+fn greatest() -> Flow {
+    let flow = Flow::new("greatest");
+    flow.source(LogSource::<Number>::topic("numbers"))
+        .event_time(|n| Timestamp::from_millis(n.2), Watermarks::bounded(millis(500)))
+        .key_by(|n| n.1)
+        .window(Windows::tumbling(secs(1)))
+        .count()
+        .key_by(|_| ())
+        .window(Windows::tumbling(secs(1)))
+        .max(|row: &Windowed<u64, u64>| row.value)
+        .map(|row| (row.window.start.millis(), row.value))
+        .sink(LogSink::topic("greatest"));
+    flow
+}
+
+#[test]
+fn a_row_of_rows_is_explained_by_how_many_there_were_and_when() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path(), 2);
+    append(engine.log(), numbers(0, 1000));
+    let job = engine.start(greatest()).unwrap();
+    crate::support::read(&job, 1000);
+    job.stop();
+    job.wait().unwrap();
+    let (partition, offset, (start, _)) = rows::<(i64, u64)>(&engine, "greatest").swap_remove(4);
+    let explained = engine.explain(greatest(), Explain::row("greatest", partition, offset)).unwrap();
+    assert_eq!((explained.operator.as_deref(), explained.contributing_records), (Some("window-2"), 7));
+    let last = Timestamp::from_millis(start + 999);
+    assert!(explained.contributing.iter().all(|row| row.place.is_none() && row.time == last), "{explained}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::support::{
 };
 use rivermark::connectors::{LogSink, LogSource};
 use rivermark::{
-    Audit, CaughtUp, Flow, LookUp, RateLimit, Replay, Reply, Stage, State, Status, Timestamp, Watermarks,
-    Windows, millis, secs,
+    Audit, CaughtUp, Flow, LookUp, RateLimit, Replay, Reply, Stage, State, Status, Timestamp, Upsert,
+    Watermarks, Windows, millis, secs,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -178,6 +178,45 @@ fn an_audit_tells_how_far_it_is_and_can_be_cancelled() {
     let error = run.wait().unwrap_err().to_string();
     assert!(error.contains("cancelled") && error.contains(FLOW), "{error}");
     drop(engine.audit(flow(Some(secs(1)), true), Audit::from_earliest()).unwrap());
+}
+
+/// The sum of each key so far, as rows and as a table; each version calls it something else.
+fn sums(version: u64) -> Flow {
+    let flow = Flow::new("sums").version(version);
+    let sums = flow
+        .source(LogSource::<Number>::topic("numbers"))
+        .event_time(|n| Timestamp::from_millis(n.2), Watermarks::bounded(millis(500)))
+        .map(|n| (n.1, n.0))
+        .key_by(|n| n.0)
+        .reduce(|sum, n| sum.1 += n.1)
+        .named("sum");
+    sums.clone()
+        .map(move |(key, sum)| (version, key, sum))
+        .sink_as("rows", LogSink::output("sums").key(|row: &(u64, u64, u64)| vec![row.1 as u8]));
+    sums.map(|(key, sum)| Upsert { key, value: Some(sum), time: Timestamp::from_millis(0) })
+        .sink_as("table", LogSink::table(format!("table.v{version}")));
+    flow
+}
+
+#[test]
+fn a_version_that_began_from_a_savepoint_of_another_one_is_audited_from_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path(), 2);
+    append(engine.log(), numbers(0, 500));
+    let job = engine.start(sums(1)).unwrap();
+    read(&job, 500);
+    let savepoint = job.stop_with_savepoint("handed-over").unwrap();
+    append(engine.log(), numbers(500, 900));
+    let job = engine.start_from(sums(2), &savepoint).unwrap();
+    read(&job, 400);
+    job.stop();
+    job.wait().unwrap();
+    assert!(audit(&engine, sums(1), 2).is_identical());
+    let run = engine.audit(sums(2), Audit::from_savepoint(savepoint)).unwrap();
+    let report = run.wait().unwrap();
+    assert!(report.is_identical(), "{report}");
+    assert_eq!((report.records, report.outputs.len()), (400, 2), "{report}");
+    assert!(!audit(&engine, sums(2), 2).is_identical(), "from the earliest it is another flow");
 }
 
 const DIRECTORY: &str = "RIVERMARK_TEST_DIRECTORY";

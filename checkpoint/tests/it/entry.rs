@@ -34,7 +34,7 @@ fn manifest() -> Manifest {
         stops: Vec::new(),
         stops_ahead: Vec::new(),
         counters: [("records".to_owned(), u64::MAX)].into(),
-        output_ends: BTreeMap::new(),
+        output_ends: Default::default(),
     }
 }
 

@@ -80,7 +80,7 @@ impl Published {
 }
 
 fn refused(plan: &Plan, problem: impl Into<String>) -> Error {
-    let problem = format!("version {} cannot be audited: {}", plan.version(), problem.into());
+    let problem = format!("version {} cannot be audited or explained: {}", plan.version(), problem.into());
     Error::Flow { flow: plan.flow().to_owned(), problem }
 }
 
@@ -107,6 +107,9 @@ pub(crate) fn prepare(
     let folder = ScratchFolder::create(Some(&engine.directory().audits()))?;
     let directory = Directory::lock(folder.path())?;
     let cut = cut_of(engine, &plan, audit, &directory, before)?;
+    if cut.places.is_empty() {
+        return Err(refused(&plan, "it has found no partition of its sources yet"));
+    }
     let outputs = published(engine.log(), &plan, audit, &cut, ends_before)?;
     if cut.ends.is_none() {
         wait_until_committed(engine.log(), &plan, &written)?;
@@ -421,11 +424,11 @@ fn set_up_sources(plan: &Plan, cut: &Manifest) -> Result<()> {
 impl Cut {
     /// Whether a checkpoint of the replay is at the cut, and every end of a run before it has been repeated.
     pub(crate) fn is_reached(&self, manifest: &Manifest) -> Result<bool> {
-        let reached = places(manifest).map_err(|e| Error::engine("reading a checkpoint of the replay", e))?;
-        let mut reached = reached;
+        let reached = places(manifest);
+        let mut reached = reached.map_err(|e| Error::engine("reading a checkpoint of the replay", e))?;
         reached.retain(|place, _| self.places.contains_key(place));
-        let mut stops = Stops::of(&self.manifest)?;
-        stops.passed.append(&mut stops.ahead);
-        Ok(reached == self.places && Stops::of(manifest)?.passed.len() >= stops.passed.len())
+        // Ends that lay ahead of the audited run itself lie behind the cut.
+        let stops = Stops::of(&self.manifest)?.passed.len();
+        Ok(reached == self.places && Stops::of(manifest)?.passed.len() >= stops)
     }
 }

@@ -95,8 +95,8 @@ pub struct Explanation {
     pub operator: Option<String>,
     /// How it was made.
     pub made: Made,
-    /// How far event time had come for the operator when it made the row, in the replay. Live it may have been further on; what the row holds does not
-    /// depend on that.
+    /// How far event time had come for the operator when it made the row, in the replay. Live it may have been another; what the row holds does not
+    /// depend on it.
     pub watermark: Option<Timestamp>,
     /// The records that it was made of, the last ones if there are many: in the order in which they were read, or in which the function was given
     /// them.
@@ -341,9 +341,9 @@ impl Explaining<'_> {
             left_out: Vec::new(),
         };
         let mut explanation = self.explanation(row, None, reasons)?;
-        // What the source itself says of its time.
-        let time = explanation.contributing[0].record.as_ref().map(|_| explanation.row.timestamp);
-        explanation.contributing[0].time = time.map_or(Timestamp::MIN, Timestamp::from_millis);
+        // It has its record's.
+        let time = Timestamp::from_millis(explanation.row.timestamp);
+        explanation.contributing.iter_mut().for_each(|record| record.time = time);
         Ok(explanation)
     }
 
