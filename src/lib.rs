@@ -137,5 +137,9 @@ struct Readme;
 struct TestingYourFlow;
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/audit-and-explain.md")]
+struct AuditAndExplain;
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/savepoints.md")]
 struct Savepoints;
