@@ -21,6 +21,7 @@ pub mod backend;
 mod budget;
 mod codec;
 mod delta;
+pub mod described;
 mod error;
 mod expire;
 mod handle;
@@ -42,6 +43,7 @@ pub use backend::rocks::{RocksBackend, RocksBackends, RocksOptions};
 pub use backend::{Backend, Backends, Batch, Frozen, Visit, memory::MemoryBackend, memory::MemoryBackends};
 pub use budget::MemoryBudget;
 pub use codec::{CodecError, StateValue, decode, encode_into};
+pub use described::Types;
 pub use error::{Result, StateError};
 pub use expire::{DeadlineOf, Expired, Expiring, Expiry, Timed, Ttl};
 pub use handle::{List, Map, Reducing, StateKind, Value};
@@ -50,7 +52,7 @@ pub use key::{DEFAULT_KEY_GROUPS, Key, KeyArg, KeyGroup, KeyGroupRange, key_grou
 pub use latest::{Latest, Mailbox};
 pub use limits::Limits;
 pub use migrate::Migrations;
-pub use rest::{AtRest, Entries, StateImage, Written};
+pub use rest::{AtRest, DescribedEntry, Entries, StateImage, Written};
 pub use snapshot::{
     FileRole, HeldFile, RestoreFile, RestorePart, RestoreSource, SharedBytes, Snapshot, SnapshotFile,
     SnapshotSource, StateDescription, is_native, states_of,

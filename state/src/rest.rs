@@ -15,6 +15,7 @@
 
 mod change;
 mod cursor;
+mod described;
 mod expiring;
 pub(crate) mod part;
 pub(crate) mod place;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::cursor::Cursor;
+pub use self::described::DescribedEntry;
 pub use self::part::Part;
 pub use self::place::AtRest;
 use self::place::Rows;
