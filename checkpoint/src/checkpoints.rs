@@ -151,6 +151,26 @@ impl Checkpoints {
         Ok(scan.manifests().map(|(slot, manifest)| self.summary(slot, manifest)).rev().collect())
     }
 
+    /// The entries that are damaged, oldest first: their objects, and what is wrong. Costs reading every entry.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn damaged(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut scan = self.scan(None)?;
+        scan.read_all(self)?;
+        let damaged = scan
+            .entries()
+            .filter_map(|(slot, entry)| Some((self.history.name(*slot), entry.as_ref().err()?.to_string())));
+        let mut damaged: Vec<_> = damaged.collect();
+        damaged.reverse();
+        Ok(damaged)
+    }
+
+    /// What the names of its objects begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Whether no checkpoint was ever stored, not even one that is damaged now.
     ///
     /// # Errors

@@ -339,6 +339,13 @@ impl Filling<'_> {
 }
 
 impl Savepoint {
+    /// A checkpoint where it lies, to be read as a savepoint is. It is none: it may be collected, and may have output that is not committed.
+    #[must_use]
+    pub fn of_checkpoint(checkpoints: &Checkpoints, manifest: Manifest) -> Self {
+        let place = Place { store: Arc::clone(&checkpoints.store), prefix: checkpoints.prefix().to_owned() };
+        Self { place, record: Record { name: format!("checkpoint {}", manifest.epoch), manifest } }
+    }
+
     /// Where a state file of it lies in the local file system, if its store keeps its objects there.
     #[must_use]
     pub fn local_path(&self, file: &StateFile) -> Option<PathBuf> {
@@ -369,14 +376,19 @@ impl Savepoint {
     /// # Errors
     /// A file is missing or damaged; the error names it.
     pub fn verify(&self) -> Result<(), SavepointError> {
-        for file in self.record.manifest.files() {
-            let object = self.file_object(file);
-            match local(&*self.place.store, &object) {
-                Some(path) => checkpoints::verify_file(file, &object, &path)?,
-                None => self.fetch_bytes(file).map(drop)?,
-            }
+        self.record.manifest.files().try_for_each(|file| self.verify_file(file))
+    }
+
+    /// As [`Savepoint::verify`], of one file.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn verify_file(&self, file: &StateFile) -> Result<(), SavepointError> {
+        let object = self.file_object(file);
+        match local(&*self.place.store, &object) {
+            Some(path) => Ok(checkpoints::verify_file(file, &object, &path)?),
+            None => self.fetch_bytes(file).map(drop),
         }
-        Ok(())
     }
 
     /// Reads a state file into memory, and verifies it.

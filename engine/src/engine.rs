@@ -274,6 +274,17 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Retires a version of a flow that is deployed but does not run in this process: lets it be over, and frees its state, checkpoints and
+    /// output. See [`Deployment::retire`](crate::Deployment::retire), which does so where it runs.
+    ///
+    /// # Errors
+    /// There is no such version, it is live, or something cannot be removed; that is tried again at the next start.
+    pub fn retire(&self, flow: &str, version: u64) -> Result<()> {
+        self.fleet(flow)?.retire(version)
+    }
+}
+
 /// That a version of a flow runs in an engine, until dropped.
 pub(crate) struct Running {
     engine: Engine,

@@ -16,6 +16,7 @@
 //! | `directory`, `options` | the data directory's layout and lock; settings |
 //! | `savepoint` | [`Savepoint`]: a checkpoint that is kept and carried; its state read, checked and edited without a job |
 //! | `queries` | [`View`], [`Query`]: the state of a running job at an epoch, read beside its workers |
+//! | `inspect` | [`DataDirectory`]: what lies in a data directory, read beside the process that uses it |
 //! | `compatible` | whether a flow can continue from a manifest |
 //! | `upkeep` | the thread that lets the log sync, forget and compact in time |
 //! | [`simulation`] | the same workers, protocol, log and stores on one thread under a seed |
@@ -36,6 +37,7 @@ mod engine;
 mod environment;
 mod explain;
 mod inlet;
+mod inspect;
 mod job;
 mod options;
 mod parts;
@@ -58,11 +60,17 @@ pub use deployment::{
 };
 pub use engine::Engine;
 pub use explain::{Contribution, Explain, Explanation, Made, Place};
+pub use inspect::{
+    CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, FilesVerified, OperatorSummary,
+    PositionSummary, SinkSummary, StateSummary,
+};
 pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
 pub use options::{Options, Restart, StateBackend};
 pub use queries::{LatestQuery, PartitionOffset, Queries, Query, View, WindowQuery};
+pub use rivermark_checkpoint::Summary as StoredCheckpoint;
 pub use rivermark_checkpoint::{Epoch, RestoreFrom};
 pub use rivermark_state::{AtRest, DEFAULT_KEY_GROUPS, Queried, StateDescription, StateKind, Verdict};
+pub use rivermark_state::{DescribedEntry, Types};
 pub use savepoint::{
     CheckedState, Entries, OperatorEditor, OperatorState, Savepoint, SavepointCheck, SavepointEditor,
     StartFrom,

@@ -89,6 +89,22 @@ impl Savepoint {
         Ok(Savepoint::of(opened))
     }
 
+    /// A checkpoint where it lies; see [`DataDirectory`](crate::DataDirectory).
+    pub(crate) fn of_checkpoint(checkpoints: &Checkpoints, manifest: Manifest) -> Savepoint {
+        Savepoint::of(rivermark_checkpoint::Savepoint::of_checkpoint(checkpoints, manifest))
+    }
+
+    /// Compares a file with its digest.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn verify_file(
+        &self,
+        file: &rivermark_checkpoint::StateFile,
+    ) -> std::result::Result<(), String> {
+        self.inner.verify_file(file).map_err(|e| e.to_string())
+    }
+
     fn of(inner: rivermark_checkpoint::Savepoint) -> Savepoint {
         Savepoint { inner, scratch: None }
     }

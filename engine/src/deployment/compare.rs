@@ -1,5 +1,6 @@
 //! What two versions have written at the same offsets, compared: for a person as a table, for a program by serde.
 
+use super::machine::OutputTopic;
 use super::rows::{self, Differing, Row};
 use super::switch::BothViews;
 use rivermark_log::Log;
@@ -106,6 +107,25 @@ pub(crate) fn compare(
         different: count(in_both),
         samples: shown.into_iter().map(sample).collect(),
     })
+}
+
+/// Compares outputs as far as each version has written them: the alias, the old topic, the new one.
+pub(crate) fn compare_topics(
+    log: &Log,
+    pairs: &[(&str, &OutputTopic, &OutputTopic)],
+) -> Result<Vec<ComparedOutput>, String> {
+    let ends = |topic: &str| -> Result<Vec<u64>, String> {
+        let topic = log.topic(topic).map_err(|e| e.to_string())?;
+        let end = |partition| topic.info(partition).map(|info| info.stable).map_err(|e| e.to_string());
+        (0..topic.partitions()).map(end).collect()
+    };
+    let compared = |(alias, old, new): &(&str, &OutputTopic, &OutputTopic)| {
+        let mut views = BothViews::default();
+        views.old.read(log, &old.topic, &ends(&old.topic)?, old.upserts)?;
+        views.new.read(log, &new.topic, &ends(&new.topic)?, new.upserts)?;
+        compare(log, alias, (&old.topic, &new.topic), &views)
+    };
+    pairs.iter().map(compared).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

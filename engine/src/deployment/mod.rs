@@ -27,6 +27,7 @@ mod record;
 mod rows;
 mod switch;
 
+pub(crate) use compare::compare_topics;
 pub use compare::{ComparedOutput, Comparison, Sample};
 pub(crate) use fleet::{Fleet, Folders, publish};
 pub use machine::{Cut, Deployments, OutputCut, OutputTopic, Segment, State, Version};

@@ -7,8 +7,8 @@ use rivermark_checkpoint::{KeyGroups, TaskState};
 use rivermark_operators::{Error, Key, List, Migrations, Result, StateValue, Timestamp};
 use rivermark_state::snapshot::RestoreSource;
 use rivermark_state::{
-    AtRest, Backends, KeyGroupRange, MemoryBackends, RestoreFile, RestorePart, StateDescription, StateError,
-    StateImage, range_of,
+    AtRest, Backends, DescribedEntry, KeyGroupRange, MemoryBackends, RestoreFile, RestorePart,
+    StateDescription, StateError, StateImage, Types, range_of,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -192,6 +192,33 @@ impl OperatorState {
             }))
         });
         self.wrap(entries)
+    }
+
+    /// All entries of a state by its description, for a tool that does not have the types: what they are as far as the names of the types and
+    /// `types` lead, and bytes beyond.
+    ///
+    /// # Errors
+    /// There is no such state.
+    pub fn described<'a>(
+        &'a self,
+        state: &StateDescription,
+        types: &'a Types,
+    ) -> Result<Entries<'a, DescribedEntry>> {
+        self.wrap(self.image.described(state, types))
+    }
+
+    /// As [`OperatorState::described`], the entries of one key, which is written as the state's type of keys is: a string, a number, an array
+    /// of a tuple's fields. Costs a look-up a key group; of windows and timers, reading all.
+    ///
+    /// # Errors
+    /// As there, or the key is not of the type of the state's keys, or of a type that is not known.
+    pub fn described_at(
+        &self,
+        state: &StateDescription,
+        types: &Types,
+        key: &serde_json::Value,
+    ) -> Result<Vec<DescribedEntry>> {
+        self.image.described_at(state, types, key).map_err(|error| self.failed("reading", error))
     }
 
     fn wrap<'a, T>(
