@@ -98,18 +98,18 @@ impl Plan {
     }
 }
 
-/// Compacts a partition, if that is worth it.
-pub(crate) fn compact(partition: &Partition, compaction: &Compaction, now_ms: i64) -> Result<()> {
+/// Compacts a partition, if that is worth it; says whether it was.
+pub(crate) fn compact(partition: &Partition, compaction: &Compaction, now_ms: i64) -> Result<bool> {
     let _one_at_a_time = partition.upkeep.lock();
     let mut notes = read_notes(partition)?;
     let segments = partition.segments();
-    let Some((_, closed)) = segments.split_last() else { return Ok(()) };
+    let Some((_, closed)) = segments.split_last() else { return Ok(false) };
     // What a commit that is being applied has appended must not make others' records superfluous before it is seen.
     let stable = partition.stable();
     let closed = &closed[..closed.partition_point(|segment| segment.extent().next_offset <= stable)];
     let extents: Vec<Extent> = closed.iter().map(|segment| segment.extent()).collect();
     if !is_due(&extents, &notes, compaction, now_ms) {
-        return Ok(());
+        return Ok(false);
     }
     let plan = plan(partition, closed, &notes, notes.forgettable_below(compaction, now_ms))?;
     let mut rest: Vec<Arc<Segment>> =
@@ -119,7 +119,8 @@ pub(crate) fn compact(partition: &Partition, compaction: &Compaction, now_ms: i6
         rest.drain(..taken);
     }
     notes.add(&plan, now_ms);
-    write_notes(partition, &notes)
+    write_notes(partition, &notes)?;
+    Ok(true)
 }
 
 fn read_notes(partition: &Partition) -> Result<Notes> {

@@ -70,4 +70,4 @@ pub use record::{Headers, RecordHeader, RecordView, Records};
 pub use recovery::{Recovery, Truncated};
 pub use topic::Topic;
 pub use transaction::{PreparedEpoch, PreparedPartition, Transactional, TransactionalInfo};
-pub use verify::{Verification, verify};
+pub use verify::{Verification, verify, verify_with};

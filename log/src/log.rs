@@ -236,7 +236,7 @@ fn maintain(partition: &Partition, now_ms: i64) -> Result<()> {
     partition.roll_ahead()?;
     partition.retain(now_ms)?;
     match &partition.options.compaction {
-        Some(compaction) => compact(partition, compaction, now_ms),
+        Some(compaction) => compact(partition, compaction, now_ms).map(|_| ()),
         None => Ok(()),
     }
 }

@@ -1,10 +1,11 @@
 //! Topics: named sets of partitions, and the file that describes each.
 
 use crate::batch::RecordBatch;
+use crate::compaction::compact;
 use crate::disk::{Disk, read_all};
 use crate::environment::Environment;
 use crate::error::{Error, Place, Result};
-use crate::options::TopicOptions;
+use crate::options::{Compaction, TopicOptions};
 use crate::partition::{Appended, Partition, PartitionInfo, Sequence, TRANSACTIONAL_PRODUCERS};
 use crate::reader::{Isolation, Position, Reader};
 use crate::recovery::Recovery;
@@ -211,6 +212,29 @@ impl Topic {
     /// Closes the last segment of every partition and begins another, so that retention and compaction reach what has been appended.
     pub fn roll(&self) -> Result<()> {
         self.inner.partitions.iter().try_for_each(|partition| partition.roll_now())
+    }
+
+    /// Compacts all partitions now, whether [`Log::maintain`](crate::Log::maintain) would find it worth it or not: closes their last segments, and
+    /// leaves of each key the last record. Costs reading and writing the partitions once.
+    ///
+    /// `now_ms` is the time in milliseconds since the Unix epoch, for tombstones: they are kept as long as the topic's options say.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOptions`] if the topic is not one that is compacted; or a partition is damaged or cannot be written, and what was compacted
+    /// before stays so.
+    pub fn compact(&self, now_ms: i64) -> Result<()> {
+        let Some(compaction) = &self.inner.options.compaction else {
+            let problem = "it keeps all records of a key, as it was created to; only a topic that was created with \
+                           `TopicOptions::compaction` can be compacted";
+            return Err(Error::InvalidOptions { topic: self.name().to_owned(), problem: problem.to_owned() });
+        };
+        self.roll()?;
+        let always = Compaction { min_dirty_ratio: 0.0, ..*compaction };
+        for partition in self.all() {
+            // A pass ends where the keys do not fit into memory any more.
+            while compact(partition, &always, now_ms)? {}
+        }
+        Ok(())
     }
 
     /// Makes everything appended to all partitions so far durable.

@@ -37,9 +37,31 @@ pub fn verify(directory: impl AsRef<Path>, options: LogOptions) -> Result<Verifi
     verify_all(&Environment::of_reader(directory.as_ref(), options))
 }
 
+/// As [`verify`], of one topic if one is named, and tells `progress` after each batch what was found so far.
+///
+/// # Errors
+/// As there. Of a topic that is not there nothing is found.
+pub fn verify_with(
+    directory: impl AsRef<Path>,
+    options: LogOptions,
+    topic: Option<&str>,
+    progress: &mut dyn FnMut(&Verification),
+) -> Result<Verification> {
+    verify_those(&Environment::of_reader(directory.as_ref(), options), topic, progress)
+}
+
 pub(crate) fn verify_all(environment: &Environment) -> Result<Verification> {
+    verify_those(environment, None, &mut |_| {})
+}
+
+fn verify_those(
+    environment: &Environment,
+    topic: Option<&str>,
+    progress: &mut dyn FnMut(&Verification),
+) -> Result<Verification> {
     let mut found = Verification::default();
-    for name in topic::list(environment)? {
+    let names = topic::list(environment)?.into_iter();
+    for name in names.filter(|name| topic.is_none_or(|topic| topic == name)) {
         let directory = environment.topics().join(&name);
         let options = match topic::describe(&*environment.disk, &directory) {
             Ok(options) => options,
@@ -53,7 +75,7 @@ pub(crate) fn verify_all(environment: &Environment) -> Result<Verification> {
             let directory = directory.join(partition.to_string());
             let compacted = options.compaction.is_some();
             let opening = Opening { environment, place: &place, directory: &directory, compacted };
-            if let Err(error) = partition_through(&opening, &mut found) {
+            if let Err(error) = partition_through(&opening, &mut found, progress) {
                 found.damage.push(error);
             }
         }
@@ -61,10 +83,14 @@ pub(crate) fn verify_all(environment: &Environment) -> Result<Verification> {
     Ok(found)
 }
 
-fn partition_through(opening: &Opening<'_>, found: &mut Verification) -> Result<()> {
+fn partition_through(
+    opening: &Opening<'_>,
+    found: &mut Verification,
+    progress: &mut dyn FnMut(&Verification),
+) -> Result<()> {
     let bases = list(opening.environment, opening.directory)?.bases;
     for (i, &base) in bases.iter().enumerate() {
-        match segment_through(opening, base, bases.get(i + 1).copied(), found) {
+        match segment_through(opening, base, bases.get(i + 1).copied(), found, progress) {
             // Retention or compaction has removed it meanwhile.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.damage.push(error),
@@ -79,6 +105,7 @@ fn segment_through(
     base: u64,
     next: Option<u64>,
     found: &mut Verification,
+    progress: &mut dyn FnMut(&Verification),
 ) -> Result<()> {
     let path = opening.directory.join(log_name(base));
     let failed = |e| Error::io("reading", &path, e);
@@ -93,6 +120,7 @@ fn segment_through(
                 found.batches += 1;
                 found.records += u64::from(header.records);
                 found.bytes += header.total_bytes();
+                progress(found);
             }
             Ok(None) => {
                 let is_short = next.is_some_and(|next| offset < next && !opening.compacted);

@@ -274,3 +274,46 @@ fn a_crash_anywhere_in_a_compaction_loses_no_keys_last_record() {
     }
     assert!(checked > 200, "{checked}");
 }
+
+#[test]
+fn a_compaction_that_is_asked_for_leaves_one_record_a_key_and_no_other_topic_can_be_compacted() {
+    on_both_disks(|place| {
+        let log = place.open();
+        // By itself it would not be worth it before all of it is new.
+        let compaction = Compaction { delete_retention: Duration::from_secs(1), min_dirty_ratio: 1.0 };
+        let topic = log.create_topic("t", TopicOptions::new(2).compaction(compaction)).unwrap();
+        for round in 0..10_i64 {
+            for partition in 0..2 {
+                let mut batch = RecordBatch::new();
+                ["a", "b"].iter().for_each(|key| {
+                    batch.push(Some(key.as_bytes()), Some(round.to_string().as_bytes()), round);
+                });
+                topic.append(partition, &mut batch).unwrap();
+            }
+            topic.compact(round).unwrap();
+        }
+        for partition in 0..2 {
+            assert_eq!(values(&topic, partition), [9, 9]);
+            assert_eq!(topic.info(partition).unwrap().records, 2);
+        }
+        let plain = log.create_topic("plain", TopicOptions::new(1)).unwrap();
+        let error = plain.compact(0).unwrap_err().to_string();
+        assert!(error.contains("topic plain") && error.contains("keeps all records"), "{error}");
+    });
+}
+
+#[test]
+fn a_verification_of_one_topic_reads_no_other_and_tells_how_far_it_is() {
+    on_both_disks(|place| {
+        let log = place.open();
+        for name in ["a", "b"] {
+            let topic = log.create_topic(name, TopicOptions::new(1)).unwrap();
+            (0..3).for_each(|value| _ = append(&topic, 0, [value]));
+        }
+        let mut told = Vec::new();
+        let found =
+            verify_with(&place.path, place.options(), Some("a"), &mut |found| told.push(found.records)).unwrap();
+        assert_eq!((found.records, found.damage.len(), told), (3, 0, vec![1, 2, 3]));
+        assert_eq!(verify_with(&place.path, place.options(), None, &mut |_| {}).unwrap().records, 6);
+    });
+}
