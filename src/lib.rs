@@ -118,6 +118,12 @@ pub mod server {
     pub use rivermark_server::*;
 }
 
+/// A command line for pipelines: run, deploy, look at.
+#[cfg(feature = "cli")]
+pub mod cli {
+    pub use rivermark_cli::*;
+}
+
 /// Running flows deterministically, under a seed, with crashes: for testing flows.
 pub mod simulation {
     pub use rivermark_engine::simulation::*;

@@ -340,6 +340,21 @@ impl Fleet {
         self.take(&mut self.inner.lock(), &Event::Retire { version }, &format!("retiring version {version}"))
     }
 
+    /// Stops all versions that run, each behind a last checkpoint, and waits for them.
+    pub(crate) fn stop(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let ships = std::mem::take(&mut inner.ships);
+        ships.values().for_each(|ship| ship.job.stop());
+        // That it has failed is on record.
+        let is_noted = |version: u64| inner.record.state(version) == Some(State::Failed);
+        let waited = ships.into_iter().map(|(version, ship)| match ship.job.wait() {
+            Err(error) if !is_noted(version) => Err(error),
+            _ => Ok(()),
+        });
+        // All of them, whatever one of them says.
+        waited.collect::<Vec<_>>().into_iter().collect()
+    }
+
     /// Asks a version's job something.
     pub(crate) fn with_job<R>(&self, version: u64, ask: impl FnOnce(&Job) -> R) -> Option<R> {
         self.inner.lock().ships.get(&version).map(|ship| ask(&ship.job))

@@ -197,6 +197,15 @@ impl Deployment {
         self.fleet.switch(Switch::RollBack(reason.to_owned()))
     }
 
+    /// Stops all versions of the flow that run, this one and the others, each behind a last checkpoint, and waits for them. They are what they were:
+    /// deployed again they go on. For a program that ends.
+    ///
+    /// # Errors
+    /// The first failure that one of them ended with.
+    pub fn stop_all(&self) -> Result<()> {
+        self.fleet.stop()
+    }
+
     /// Lets it be over, and frees its state, checkpoints and output. Readers who have not come to the live version's rows yet find those before
     /// them gone, as by a topic's retention.
     ///

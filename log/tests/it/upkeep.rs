@@ -312,7 +312,8 @@ fn a_verification_of_one_topic_reads_no_other_and_tells_how_far_it_is() {
         }
         let mut told = Vec::new();
         let found =
-            verify_with(&place.path, place.options(), Some("a"), &mut |found| told.push(found.records)).unwrap();
+            verify_with(&place.path, place.options(), Some("a"), &mut |found| told.push(found.records))
+                .unwrap();
         assert_eq!((found.records, found.damage.len(), told), (3, 0, vec![1, 2, 3]));
         assert_eq!(verify_with(&place.path, place.options(), None, &mut |_| {}).unwrap().records, 6);
     });

@@ -32,12 +32,15 @@ pub struct Types {
     known: BTreeMap<String, Known>,
 }
 
+type ReadFn = dyn Fn(&[u8]) -> Option<(Value, usize)> + Send + Sync;
+type WriteFn = dyn Fn(&Value) -> Result<Vec<u8>, String> + Send + Sync;
+
 /// A type that this program has.
 #[derive(Clone)]
 struct Known {
     /// The value at the front of some bytes, and how many it took.
-    read: Arc<dyn Fn(&[u8]) -> Option<(Value, usize)> + Send + Sync>,
-    write: Arc<dyn Fn(&Value) -> Result<Vec<u8>, String> + Send + Sync>,
+    read: Arc<ReadFn>,
+    write: Arc<WriteFn>,
 }
 
 impl fmt::Debug for Types {
