@@ -42,7 +42,9 @@ fn pipeline(until_end: bool) -> Pipeline {
         .state_type::<Departure>()
         .prepare(|engine| match engine.log().topic("departures") {
             Ok(_) => Ok(()),
-            Err(_) => flights::append_by_origin(engine.log(), "departures", &flights::departures()?[..50_000]),
+            Err(_) => {
+                flights::append_by_origin(engine.log(), "departures", &flights::departures()?[..50_000])
+            }
         })
 }
 
@@ -54,7 +56,7 @@ fn tour() -> Result<ExitCode, BoxError> {
         "log topics",
         "log tail worst-delays.v1 --count 2 --partition 0",
         "checkpoint list",
-        "state scan reduce total",
+        "state scan reduce-1 total",
         "state stats",
         "deploy 2 --plan-only",
         "run --deploy 2",

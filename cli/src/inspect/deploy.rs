@@ -89,11 +89,9 @@ impl List {
     fn run(self, place: &mut Place) -> Result<()> {
         let attempt = "listing deployments";
         // Where somebody else's directory is not at hand, its server tells.
-        if let (Some(_), Some(flow)) = (&self.server.url, &self.flow) {
-            if let Some(remote) = self.server.find(None)? {
-                let listed = remote.get(attempt, &format!("/v1/flows/{flow}/deployments"))?;
-                return show_remote(&listed, place);
-            }
+        if let (Some(remote), Some(flow)) = (self.server.find(None)?, &self.flow) {
+            let listed = remote.get(attempt, &format!("/v1/flows/{flow}/deployments"))?;
+            return show_remote(&listed, place);
         }
         let directory = place.directory()?;
         let flows = match &self.flow {
@@ -253,10 +251,9 @@ pub(crate) struct Diff {
 impl Diff {
     fn run(self, place: &mut Place) -> Result<()> {
         let attempt = "comparing versions";
-        if let (Some(flow), Some(version), Some(_)) = (&self.flow, self.version, &self.server.url) {
-            if let Some(remote) = self.server.find(None)? {
-                return self.remote(attempt, &remote, flow, version, place);
-            }
+        if let (Some(remote), Some(flow), Some(version)) = (self.server.find(None)?, &self.flow, self.version)
+        {
+            return self.remote(attempt, &remote, flow, version, place);
         }
         let directory = place.directory()?;
         let flow = place.flow(attempt, &directory, self.flow.as_deref())?;

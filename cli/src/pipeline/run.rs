@@ -18,7 +18,7 @@ use crate::remote::Announced;
 use crate::when::now_ms;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use rivermark_engine::{Deployment, Engine, Job};
+use rivermark_engine::{Deployment, Engine, Job, State};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -109,6 +109,14 @@ fn glimpse(deployment: &Deployment) -> Glimpse {
         rate: progress.as_ref().map_or(0.0, |progress| progress.records_per_second),
         progress,
     }
+}
+
+/// Whether nothing will happen any more. A version that is not live reads no further than the live one has: once that one is over and it has come there,
+/// it waits for good.
+fn is_at_end(glimpses: &[Glimpse]) -> bool {
+    let is_live = |glimpse: &&Glimpse| matches!(glimpse.state, None | Some(State::Live));
+    let live_is_over = glimpses.iter().filter(is_live).all(Glimpse::is_over);
+    live_is_over && glimpses.iter().all(|glimpse| glimpse.is_over() || glimpse.has_caught_up())
 }
 
 /// Records a second since a second ago.
@@ -330,7 +338,7 @@ impl Pipeline {
                 break Err(failure);
             }
             let has_failed = glimpses.iter().any(|glimpse| glimpse.failure().is_some());
-            if has_failed || glimpses.iter().all(Glimpse::is_over) || interrupts.within(TICK) {
+            if has_failed || is_at_end(&glimpses) || interrupts.within(TICK) {
                 break Ok(());
             }
         };

@@ -25,6 +25,12 @@ impl Glimpse {
         self.status.as_ref().is_none_or(Status::is_over)
     }
 
+    /// Whether it has read all that the live version has.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.status == Some(Status::Running)
+            && self.progress.as_ref().is_some_and(|progress| progress.records_behind == 0)
+    }
+
     /// What it failed with for good, if it did and readers see its output.
     pub(super) fn failure(&self) -> Option<&str> {
         match &self.status {
