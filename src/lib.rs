@@ -99,6 +99,10 @@ pub use rivermark_engine::{
     Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
 pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
+pub use rivermark_engine::{
+    CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, DescribedEntry, FilesVerified,
+    OperatorSummary, PositionSummary, SinkSummary, StateSummary, StoredCheckpoint, Types,
+};
 pub use rivermark_engine::{LatestQuery, PartitionOffset, Queried, Queries, Query, View, WindowQuery};
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};
