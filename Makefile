@@ -25,6 +25,7 @@ lint: ## formatting, clippy, rustdoc: no warning passes
 	$(PREPARED) cargo fmt --all --check
 	$(PREPARED) cargo clippy --release --workspace --all-targets -- -D warnings
 	$(PREPARED) cargo clippy --release --package rivermark --no-default-features --lib -- -D warnings
+	$(PREPARED) cargo clippy --release --package rivermark-cli --no-default-features --lib -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' scripts/prepare cargo doc --release --workspace --no-deps
 
 doc: ## the API's documentation, as HTML

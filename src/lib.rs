@@ -153,3 +153,7 @@ struct AuditAndExplain;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/savepoints.md")]
 struct Savepoints;
+
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../docs/command-line.md")]
+struct CommandLine;

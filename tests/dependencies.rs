@@ -39,6 +39,11 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
         "the server asks jobs as any program could, and nothing of it is in one that does not want it",
     ),
     (
+        "rivermark-cli",
+        &["rivermark-engine", "rivermark-operators", "rivermark-log", "rivermark"],
+        "the command line looks at what lies there and runs what it is handed; its tests are written against the facade",
+    ),
+    (
         "rivermark",
         &[
             "rivermark-log",
@@ -48,6 +53,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
             "rivermark-engine",
             "rivermark-connectors",
             "rivermark-server",
+            "rivermark-cli",
         ],
         "the facade exports the crates below it, and benches lie above it",
     ),
@@ -60,6 +66,12 @@ const CONFINED: &[(&str, &str, &str)] = &[
     ("rocksdb", "rivermark-state", "RocksDB is one backend of keyed state, behind a feature"),
     ("bincode", "rivermark-state", "its format is finished and will be replaced: one codec module knows it"),
     ("axum", "rivermark-server", "whoever does not serve HTTP compiles nothing of it"),
+    ("ureq", "rivermark-cli", "the command line alone asks others over HTTP"),
+    (
+        "signal-hook",
+        "rivermark-cli",
+        "what a signal does is for a program to say, never for a library below it",
+    ),
     ("tokio", "rivermark-server", "the crates impose no async runtime; the server owns one"),
 ];
 

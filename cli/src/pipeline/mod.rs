@@ -234,7 +234,7 @@ impl Pipeline {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let program = arguments.first().map(PathBuf::from).unwrap_or_default();
         let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let command = || Arguments::command().bin_name(program.clone());
+        let command = || Arguments::command().name(program.clone());
         let parsed =
             command().try_get_matches_from(arguments).and_then(|found| Arguments::from_arg_matches(&found));
         let arguments = match parsed {

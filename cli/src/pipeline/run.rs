@@ -207,8 +207,8 @@ impl Shown {
 
     fn show(&mut self, flow: &str, glimpses: &[Glimpse], output: &mut Output) -> Result<()> {
         while self.lines.len() < glimpses.len() {
-            let style =
-                ProgressStyle::with_template("{msg}").map_err(|e| Failure::of("drawing the status", e))?;
+            let style = ProgressStyle::with_template("{wide_msg}")
+                .map_err(|e| Failure::of("drawing the status", e))?;
             self.lines.push(self.bars.add(ProgressBar::new_spinner().with_style(style)));
         }
         for (line, glimpse) in self.lines.iter().zip(glimpses) {
