@@ -100,8 +100,8 @@ pub use rivermark_engine::{
 };
 pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
 pub use rivermark_engine::{
-    CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, DescribedEntry, FilesVerified,
-    OperatorSummary, PositionSummary, SinkSummary, StateSummary, StoredCheckpoint, Types,
+    CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, DescribedEntry, DirectoryInUse,
+    FilesVerified, OperatorSummary, PositionSummary, SinkSummary, StateSummary, StoredCheckpoint, Types,
 };
 pub use rivermark_engine::{LatestQuery, PartitionOffset, Queried, Queries, Query, View, WindowQuery};
 pub use rivermark_log as log;

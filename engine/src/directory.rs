@@ -13,9 +13,26 @@
 
 use rivermark_operators::{Error, Result};
 use rustix::fs::{FlockOperation, flock};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+
+/// Another process holds a data directory: the source of the error of [`Engine::open`](crate::Engine::open), for programs that want to tell it from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectoryInUse {
+    /// The process, as in `process 17 (flights)`.
+    pub holder: String,
+}
+
+impl fmt::Display for DirectoryInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is in use by {}; stop that one, or use another directory", self.holder)
+    }
+}
+
+impl std::error::Error for DirectoryInUse {}
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -43,9 +60,8 @@ impl Directory {
             let mut holder = String::new();
             // The name of the holder is a courtesy; without it the message is still right.
             let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.is_empty() { "another process" } else { holder.trim() };
-            let problem = format!("it is in use by {holder}; stop that one, or use another directory");
-            return Err(Error::engine(attempt(), problem));
+            let holder = if holder.is_empty() { "another process" } else { holder.trim() }.to_owned();
+            return Err(Error::engine(attempt(), DirectoryInUse { holder }));
         }
         let name = std::env::current_exe().ok();
         let name = name.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();

@@ -58,6 +58,7 @@ pub use deployment::{
     OutputTopic, PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, Segment, State,
     Version,
 };
+pub use directory::DirectoryInUse;
 pub use engine::Engine;
 pub use explain::{Contribution, Explain, Explanation, Made, Place};
 pub use inspect::{

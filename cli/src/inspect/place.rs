@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure, Result};
 use crate::nearest::unknown;
 use crate::output::Output;
-use rivermark_engine::{DataDirectory, Engine, Options, Savepoint, State, Types};
+use rivermark_engine::{DataDirectory, DirectoryInUse, Engine, Options, Savepoint, State, Types};
 use rivermark_log::{Log, Topic};
 use rivermark_operators::Result as EngineResult;
 use std::path::PathBuf;
@@ -70,6 +70,21 @@ pub(crate) struct Chosen {
     pub(crate) version: u64,
 }
 
+/// The process that keeps an engine from being opened, if that is what does.
+fn holder_of(error: &rivermark_operators::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(in_use) = error.downcast_ref::<DirectoryInUse>() {
+            return Some(in_use.holder.clone());
+        }
+        if let Some(rivermark_log::Error::Locked { holder, .. }) = error.downcast_ref() {
+            return Some(holder.to_string());
+        }
+        cause = error.source();
+    }
+    None
+}
+
 impl Place {
     pub(crate) fn of(common: &Common, default: PathBuf, flow: Option<String>, types: Types) -> Place {
         let variable = || std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -96,18 +111,15 @@ impl Place {
     /// # Errors
     /// Another process holds it: then that is the exit code, and the message names it.
     pub(crate) fn engine(&self, attempt: &str, advice: &str, options: Options) -> Result<Engine> {
-        let holder = || DataDirectory::open(&self.root).ok().and_then(|directory| directory.holder());
-        let busy = |holder: String| {
-            let root = self.root.display();
-            Failure::new(Exit::Busy, format!("{attempt}: {holder} holds the data directory {root}; {advice}"))
-        };
-        if let Some(holder) = holder() {
-            return Err(busy(holder));
-        }
-        Engine::open_with(&self.root, options).map_err(|error| match holder() {
-            // It came in between.
-            Some(other) if !other.contains(&format!("process {} ", std::process::id())) => busy(other),
-            _ => Failure::of(attempt, error),
+        Engine::open_with(&self.root, options).map_err(|error| match holder_of(&error) {
+            Some(holder) => {
+                let root = self.root.display();
+                Failure::new(
+                    Exit::Busy,
+                    format!("{attempt}: {holder} holds the data directory {root}; {advice}"),
+                )
+            }
+            None => Failure::of(attempt, error),
         })
     }
 

@@ -123,10 +123,11 @@ impl Pipeline {
         let advice = format!("stop it, and start it again with `run --deploy {version}`");
         let engine = self.open(&attempt, &advice, place)?;
         let plan = engine.plan(flow, &start.begin.replay(self, &engine, version)?)?;
-        if place.output.is_json() {
-            place.output.document(&plan)?;
-        } else {
-            place.output.text(&plan.to_string())?;
+        match (place.output.is_json(), start.plan_only) {
+            (true, true) => place.output.document(&plan)?,
+            // Lines of what it does follow.
+            (true, false) => place.output.json_line(&plan)?,
+            (false, _) => place.output.text(&plan.to_string())?,
         }
         place.output.flush()?;
         if !plan.can_start {

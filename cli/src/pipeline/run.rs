@@ -20,9 +20,11 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rivermark_engine::{Deployment, Engine, Job, State};
 use serde_json::json;
+use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::unregister;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -143,6 +145,7 @@ impl Rate {
 
 /// Interrupts, as they come.
 struct Interrupts {
+    registered: Vec<SigId>,
     came: Receiver<()>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
@@ -151,11 +154,12 @@ struct Interrupts {
 impl Interrupts {
     fn listen() -> Result<Interrupts> {
         let failed = |e: std::io::Error| Failure::of("listening for SIGINT and SIGTERM", e);
-        let is_second = Arc::new(AtomicBool::new(false));
+        let (is_second, mut registered) = (Arc::new(AtomicBool::new(false)), Vec::new());
         for signal in [SIGINT, SIGTERM] {
             // In this order: the first one only says that the next is the second.
-            flag::register_conditional_default(signal, Arc::clone(&is_second)).map_err(failed)?;
-            flag::register(signal, Arc::clone(&is_second)).map_err(failed)?;
+            registered
+                .push(flag::register_conditional_default(signal, Arc::clone(&is_second)).map_err(failed)?);
+            registered.push(flag::register(signal, Arc::clone(&is_second)).map_err(failed)?);
         }
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let (handle, (tell, came)) = (signals.handle(), channel());
@@ -166,7 +170,7 @@ impl Interrupts {
                 }
             }
         });
-        Ok(Interrupts { came, handle, thread: Some(thread.map_err(failed)?) })
+        Ok(Interrupts { registered, came, handle, thread: Some(thread.map_err(failed)?) })
     }
 
     /// Waits so long; says whether one has come.
@@ -181,6 +185,7 @@ impl Interrupts {
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
+        self.registered.drain(..).for_each(|id| _ = unregister(id));
         self.handle.close();
         if let Some(thread) = self.thread.take() {
             // It panics nowhere.
@@ -258,7 +263,7 @@ impl Pipeline {
         let watched = self.watch(&work, &interrupts, place);
         drop(served);
         let mut rate = Rate::new();
-        // Also where nobody reads what is shown any more: a pipeline does not end because of that.
+        // In order, too, where nobody reads any more what is shown, and it ends because of that, as other programs do.
         let last = work.look(&mut rate);
         let stopped = work.stop();
         let failure = last.iter().find_map(Glimpse::failure).map(str::to_owned);

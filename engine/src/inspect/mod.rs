@@ -23,7 +23,9 @@ use rivermark_checkpoint::store::LocalStore;
 use rivermark_checkpoint::{Checkpoints, Epoch, FlowId, Summary};
 use rivermark_log::{Log, LogOptions};
 use rivermark_operators::{Error, Result};
+use rustix::fs::{major, minor};
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,17 @@ use std::sync::Arc;
 
 /// How often the newest checkpoint is asked for again when it is collected while it is read.
 const ATTEMPTS: usize = 5;
+
+/// Whether a line of the kernel's table of locks, `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, is about the lock file, whose holder has this name. The
+/// number of a file is one of its device, which not every file system tells as the table does; then the process has to be the one that is named.
+fn is_held(line: &str, name: &str, file: &Metadata) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", process, place, ..] = words[..] else { return false };
+    let device = format!("{:02x}:{:02x}", major(file.dev()), minor(file.dev()));
+    place.rsplit_once(':').is_some_and(|(on, number)| {
+        number == file.ino().to_string() && (on == device || name.starts_with(&format!("process {process} ")))
+    })
+}
 
 /// A data directory, for looking at it. See the [module](self).
 #[derive(Clone, Debug)]
@@ -81,20 +94,13 @@ impl DataDirectory {
     /// elsewhere it is not known, and the answer is who held it last.
     pub fn holder(&self) -> Option<String> {
         let path = self.root.join("LOCK");
-        let inode = std::fs::metadata(&path).ok()?.ino().to_string();
-        if let Ok(locks) = std::fs::read_to_string("/proc/locks") {
-            // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`
-            let holds = |line: &str| {
-                let mut words = line.split_whitespace();
-                words.any(|word| word == "FLOCK")
-                    && words.any(|word| word.rsplit_once(':').is_some_and(|(_, number)| number == inode))
-            };
-            if !locks.lines().any(holds) {
-                return None;
-            }
-        }
         let name = std::fs::read_to_string(&path).ok()?;
-        Some(if name.trim().is_empty() { "another process".to_owned() } else { name.trim().to_owned() })
+        let name = if name.trim().is_empty() { "another process" } else { name.trim() };
+        let file = std::fs::metadata(&path).ok()?;
+        match std::fs::read_to_string("/proc/locks") {
+            Ok(locks) if !locks.lines().any(|line| is_held(line, name, &file)) => None,
+            _ => Some(name.to_owned()),
+        }
     }
 
     /// The flows that have checkpoints, savepoints or deployments here, by name.
@@ -225,5 +231,30 @@ impl DataDirectory {
     /// There is none of that name (the error names those that there are), or its record is damaged.
     pub fn savepoint(&self, flow: &str, name: &str) -> Result<Savepoint> {
         Savepoints::new(self.root.join("savepoints")).get(flow, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_known_by_its_file_and_not_taken_for_another_files() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("LOCK");
+        std::fs::write(&path, "process 12 (flights)\n").unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        let (device, number) = (format!("{:02x}:{:02x}", major(file.dev()), minor(file.dev())), file.ino());
+        let is = |line: &str| is_held(line, "process 12 (flights)", &file);
+        assert!(
+            is(&format!("1: FLOCK  ADVISORY  WRITE 77 {device}:{number} 0 EOF")),
+            "in another name space"
+        );
+        assert!(is(&format!("1: FLOCK  ADVISORY  WRITE 12 ff:fe:{number} 0 EOF")), "a device told otherwise");
+        assert!(!is(&format!("1: FLOCK  ADVISORY  WRITE 77 ff:fe:{number} 0 EOF")), "another file system's");
+        assert!(!is(&format!("1: FLOCK  ADVISORY  WRITE 12 {device}:{}0 0 EOF", number)), "another file's");
+        assert!(!is(&format!("1: -> FLOCK  ADVISORY  WRITE 12 {device}:{number} 0 EOF")), "one that waits");
+        let directory = DataDirectory { root: root.path().to_owned() };
+        assert_eq!(directory.holder(), None);
     }
 }
