@@ -45,7 +45,22 @@ fn is_held(line: &str, name: &str, file: &Metadata) -> bool {
     })
 }
 
-/// A data directory, for looking at it. See the [module](self).
+/// A data directory, for looking at it, beside the process that uses it or when none does. It takes no lock and writes nothing.
+///
+/// Checkpoints are immutable, but a running flow collects them: what was opened of one stays readable where its files are linked, and
+/// [`DataDirectory::with_checkpoint`] reads again what was collected meanwhile.
+///
+/// ```no_run
+/// use rivermark_engine::DataDirectory;
+/// # fn main() -> rivermark_operators::Result<()> {
+/// let directory = DataDirectory::open("data")?;
+/// for flow in directory.flows()? {
+///     let newest = directory.checkpoint(&flow, 1, None)?.summary()?;
+///     println!("{flow}: epoch {}, {} bytes of state", newest.epoch, newest.state_bytes);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct DataDirectory {
     root: PathBuf,
