@@ -6,7 +6,7 @@ use crate::directory::Directory;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{Job, JobShared, LastSavepoint, Metrics, Status, Wish};
 use crate::options::Options;
-use crate::queries::Queries;
+use crate::queries::{JobQueries, LiveVersion, Queries};
 use crate::savepoint::{Savepoint, Savepoints, StartFrom};
 use crate::upkeep::Upkeep;
 use crate::worker::{Report, Step};
@@ -52,6 +52,8 @@ struct Inner {
     aliases: Aliases,
     /// The deployments of flows that are held by somebody.
     fleets: Mutex<HashMap<String, Weak<Fleet>>>,
+    /// What follows the live versions of flows.
+    live: Mutex<HashMap<String, Arc<LiveVersion>>>,
     directory: Directory,
 }
 
@@ -73,8 +75,9 @@ impl Engine {
         let upkeep = Upkeep::start(log.clone(), options.log.sync_interval())?;
         let savepoints = Savepoints::new(directory.savepoints());
         let aliases = published(&directory)?;
-        let (running, fleets) = (Mutex::default(), Mutex::default());
-        let inner = Inner { _upkeep: upkeep, log, options, savepoints, running, aliases, fleets, directory };
+        let (running, fleets, live) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let inner =
+            Inner { _upkeep: upkeep, log, options, savepoints, running, aliases, fleets, live, directory };
         Ok(Engine { inner: Arc::new(inner) })
     }
 
@@ -115,9 +118,22 @@ impl Engine {
             checkpoints: directory.checkpoints(),
             state: directory.states(flow),
         };
-        let fleet = Fleet::open(flow, folders, self.inner.log.clone(), self.inner.aliases.clone())?;
+        let (log, aliases) = (self.inner.log.clone(), self.inner.aliases.clone());
+        let fleet = Fleet::open(flow, folders, log, aliases, self.live(flow))?;
         fleets.insert(flow.to_owned(), Arc::downgrade(&fleet));
         Ok(fleet)
+    }
+
+    fn live(&self, flow: &str) -> Arc<LiveVersion> {
+        let mut live = self.inner.live.lock();
+        let live = live.entry(flow.to_owned()).or_insert_with(|| Arc::new(LiveVersion::of(flow)));
+        Arc::clone(live)
+    }
+
+    /// What asks for the state of a flow that is [deployed](Engine::deploy), of the version that is live: it follows from version to version.
+    /// [`Queries`] has the promises. It can be had before anything is deployed, and keeps nothing running.
+    pub fn queries(&self, flow: &str) -> Queries {
+        Queries::of_live(&self.live(flow))
     }
 
     /// Runs a flow until it is over: until its sources have ended, if they do.
@@ -202,7 +218,7 @@ pub(crate) fn launch(environment: Environment, from: StartFrom, running: Option<
     let (wishes, wished) = unbounded();
     let (tell, outcome) = bounded(1);
     let environment = Arc::new(environment);
-    let queries = Queries::new(&environment, &shared);
+    let queries = Arc::new(JobQueries::new(&environment, &shared));
     let supervisor = Supervisor {
         environment,
         shared: Arc::clone(&shared),

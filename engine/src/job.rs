@@ -2,7 +2,7 @@
 
 use crate::channels::Wake;
 use crate::pulse::Pulses;
-use crate::queries::{Board, LatestQuery, Queries, Query, View, WindowQuery};
+use crate::queries::{Board, JobQueries, LatestQuery, Queries, Query, View, WindowQuery};
 use crate::savepoint::{Savepoint, Savepoints};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -118,6 +118,24 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Of a job that has not been started.
+    pub(crate) fn of_nothing() -> Metrics {
+        Metrics {
+            operators: Vec::new(),
+            records_read: 0,
+            late_records: 0,
+            dead_letters: 0,
+            watermark: Timestamp::MIN,
+            checkpoints: Vec::new(),
+            checkpoints_completed: 0,
+            restarts: 0,
+            running: Duration::ZERO,
+            backlog: None,
+            backpressured_steps: 0,
+            steps: 0,
+        }
+    }
+
     /// The counters of one operator.
     pub fn operator(&self, name: &str) -> Option<&OperatorSnapshot> {
         self.operators.iter().find(|operator| operator.name == name)
@@ -333,7 +351,7 @@ impl JobShared {
 pub struct Job {
     pub(crate) flow: String,
     pub(crate) shared: Arc<JobShared>,
-    pub(crate) queries: Queries,
+    pub(crate) queries: Arc<JobQueries>,
     pub(crate) savepoints: Savepoints,
     pub(crate) wishes: Sender<Wish>,
     pub(crate) thread: Option<JoinHandle<()>>,
@@ -358,7 +376,7 @@ impl Job {
 
     /// What asks for the job's state, and may be kept beside the job and after it.
     pub fn queries(&self) -> Queries {
-        self.queries.clone()
+        Queries::of_job(&self.queries)
     }
 
     /// The job's state at the newest epoch that is visible to queries; see [`Queries::view`].
@@ -366,7 +384,7 @@ impl Job {
     /// # Errors
     /// No epoch has been stored yet, or its state cannot be read.
     pub fn view(&self) -> Result<View> {
-        self.queries.view()
+        self.queries().view()
     }
 
     /// Asks for a state of an operator by its handle, at the newest epoch that is visible. Disturbs no worker.
@@ -382,17 +400,17 @@ impl Job {
     /// }
     /// ```
     pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
-        self.queries.query(handle)
+        self.queries().query(handle)
     }
 
     /// Asks the worker that owns a key for what it has there now: newer than any epoch, and not stored yet.
     pub fn latest<H: Copy>(&self, handle: H) -> LatestQuery<H> {
-        self.queries.latest(handle)
+        self.queries().latest(handle)
     }
 
     /// Asks for the windows of an operator, at the newest epoch that is visible. Disturbs no worker.
     pub fn windows(&self, operator: &str) -> WindowQuery {
-        self.queries.windows(operator)
+        self.queries().windows(operator)
     }
 
     /// Changes how fast a source is read, from now on until the job is over, or takes its limit away. The next start has that of the flow again

@@ -10,17 +10,23 @@
 //!
 //! What is newer than any stored epoch is asked of the worker that owns the key ([`LatestQuery`]): it answers between two batches.
 //!
+//! What asks for the version of a flow that is live is led from one job's views to another's by [`LiveVersion`].
+//!
 //! Files are collected when no retained checkpoint names them. While the reader is at work on one that is about to go, nothing is
 //! collected ([`Board::may_collect`]); the next collection takes what was left.
 
+mod asking;
 mod board;
 mod latest;
+mod live;
 mod query;
 mod reader;
 mod view;
 
+pub use self::asking::Queries;
 pub(crate) use self::board::Board;
 pub use self::latest::LatestQuery;
+pub(crate) use self::live::LiveVersion;
 pub use self::query::{Query, WindowQuery};
-pub use self::reader::Queries;
+pub(crate) use self::reader::JobQueries;
 pub use self::view::{PartitionOffset, View};

@@ -36,7 +36,10 @@
 //! | `GET /metrics` | metrics of the jobs and the server, for Prometheus |
 //! | `GET /healthz`, `GET /readyz` | whether it runs; whether every flow can be asked |
 //!
-//! Versions of a flow: what is asked is the job that was handed in. To serve another, start another server.
+//! Versions of a flow: handed a job, the server asks that job. Handed the queries of a flow that is deployed
+//! ([`Engine::queries`](rivermark_engine::Engine::queries)), it follows the live version: no request fails because another one is promoted or one is
+//! rolled back, none that begins after that is answered by the old version, and no answer reflects less of the input than one before it. `at` says
+//! which version has answered. What the live version does not have, though another one has, is 404.
 
 mod answer;
 mod limits;

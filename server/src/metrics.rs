@@ -100,6 +100,8 @@ impl Collector for Jobs {
         let e = &mut encoder;
         let epoch = |flow: &Queries| newest(flow).map(|view| view.epoch().0 as f64);
         self.gauge(e, ("query_epoch", None), "The newest epoch that queries see", epoch)?;
+        let version = |flow: &Queries| flow.version().map(|version| version as f64);
+        self.gauge(e, ("query_version", None), "The version of the flow that queries see", version)?;
         let memory = |flow: &Queries| newest(flow).map(|view| view.memory() as f64);
         let help = "Memory of the changes since the last base that queries read";
         self.gauge(e, ("query_memory", Some(&Unit::Bytes)), help, memory)?;

@@ -39,9 +39,12 @@ pub(crate) struct Flow {
     pub(crate) queries: Queries,
     states: Vec<(Option<String>, Box<dyn ServedState>)>,
     pub(crate) windows: Vec<Box<dyn ServedWindows>>,
-    /// What answers say of the newest epoch, as it was written last.
-    at: Mutex<Option<(Epoch, Arc<str>)>>,
+    /// What answers say of the newest epoch of a version, as it was written last.
+    at: Mutex<Option<Written>>,
 }
+
+/// A version and an epoch of it, and what answers say of that.
+type Written = ((u64, Epoch), Arc<str>);
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -78,11 +81,12 @@ impl Flow {
         let view = self.newest().map_err(|error| Refusal::Unavailable(error.to_string()))?;
         // A poisoned lock has a text in it that is as good as ever.
         let mut written = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (view.version(), view.epoch());
         match &*written {
-            Some((epoch, text)) if *epoch == view.epoch() => Ok((view, Arc::clone(text))),
+            Some((known, text)) if *known == of => Ok((view, Arc::clone(text))),
             _ => {
                 let text: Arc<str> = at(&view).to_string().into();
-                *written = Some((view.epoch(), Arc::clone(&text)));
+                *written = Some((of, Arc::clone(&text)));
                 Ok((view, text))
             }
         }
@@ -120,7 +124,7 @@ impl Flow {
     fn no_such_state(&self, view: &View, name: &str, operator: Option<&str>) -> String {
         let served: Vec<&str> = self.states.iter().map(|(_, state)| state.name()).collect();
         let of = operator.map(|operator| format!(" of operator `{operator}`")).unwrap_or_default();
-        format!("{view} has no state `{name}`{of} that is served; served are {}", quoted(&served))
+        format!("{view} has no state `{name}`{of} that is served; of the flow are served {}", quoted(&served))
     }
 
     /// What a description of the flow says.
@@ -394,6 +398,10 @@ async fn windows(
             Refusal::NotFound(detail)
         })?;
         let (view, at) = flow.view()?;
+        if !view.operators().contains(&&*operator) {
+            let detail = format!("{view} has no operator `{operator}` with windows");
+            return Err(Refusal::NotFound(detail));
+        }
         let (key, windows) = served.get(&view, &key, from, to)?;
         if windows.len() > shared.limits.bytes {
             let detail =

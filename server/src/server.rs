@@ -3,7 +3,7 @@
 use crate::limits::Limits;
 use crate::routes::{self, Flow, Shared};
 use crate::served::{ServedKey, Typed, TypedWindows};
-use rivermark_engine::{Job, Queried, Queries};
+use rivermark_engine::{Queried, Queries};
 use rivermark_operators::{Error, Key, Result, StateValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,32 +41,33 @@ impl Server {
         }
     }
 
-    /// Serves a state of a job, whose keys are of type `P`; of a [`Map`](rivermark_operators::Map), pairs of a key and a map key. Where several
-    /// operators have a state of that name and these types, a request says which.
-    pub fn serve<P, H>(mut self, job: &Job, handle: H) -> Server
+    /// Serves a state whose keys are of type `P`; of a [`Map`](rivermark_operators::Map), pairs of a key and a map key. It is that of a job (`&job`),
+    /// or of whichever version of a flow is live (`engine.queries("flow")`). Where several operators have a state of that name and these types, a
+    /// request says which.
+    pub fn serve<P, H>(mut self, of: impl Into<Queries>, handle: H) -> Server
     where
         P: ServedKey,
         H: Queried<P> + Send + Sync + 'static,
         H::Entry: Serialize,
     {
-        self.flow(job.queries()).add(None, Box::new(Typed::<P, H>::new(handle)));
+        self.flow(of.into()).add(None, Box::new(Typed::<P, H>::new(handle)));
         self
     }
 
     /// As [`Server::serve`], of one operator: where others have a state of that name that is not to be served, or one of other types.
-    pub fn serve_of<P, H>(mut self, job: &Job, operator: &str, handle: H) -> Server
+    pub fn serve_of<P, H>(mut self, of: impl Into<Queries>, operator: &str, handle: H) -> Server
     where
         P: ServedKey,
         H: Queried<P> + Send + Sync + 'static,
         H::Entry: Serialize,
     {
-        self.flow(job.queries()).add(Some(operator.to_owned()), Box::new(Typed::<P, H>::new(handle)));
+        self.flow(of.into()).add(Some(operator.to_owned()), Box::new(Typed::<P, H>::new(handle)));
         self
     }
 
     /// Serves the open windows of an operator, whose keys are of type `K` and whose accumulators of type `A` (of `count()` a `u64`).
-    pub fn serve_windows<K: Key, A: StateValue>(mut self, job: &Job, operator: &str) -> Server {
-        self.flow(job.queries()).windows.push(Box::new(TypedWindows::<K, A>::new(operator)));
+    pub fn serve_windows<K: Key, A: StateValue>(mut self, of: impl Into<Queries>, operator: &str) -> Server {
+        self.flow(of.into()).windows.push(Box::new(TypedWindows::<K, A>::new(operator)));
         self
     }
 

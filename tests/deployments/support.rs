@@ -19,7 +19,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const WINDOWS: &str = "windows";
 pub const TOTALS: &str = "totals";
 
-const TOTAL: Value<u64> = Value::new("total");
+pub const TOTAL: Value<u64> = Value::new("total");
 
 /// A number of a key: number, key, time in milliseconds.
 pub type Number = (u64, u64, i64);
@@ -51,7 +51,7 @@ pub fn append(log: &Log, numbers: impl Iterator<Item = Number>) {
     }
 }
 
-fn partition((_, key, _): Number) -> u32 {
+pub fn partition((_, key, _): Number) -> u32 {
     (key % u64::from(PARTITIONS)) as u32
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod client;
+mod versions;
 
 use client::{Reply, faults, get, request};
 use rivermark::connectors::{Collect, LogSource};

@@ -14,6 +14,7 @@ use super::record::RecordFile;
 use super::switch::{AllLines, lines_of, set_lines};
 use crate::engine::{Engine, Setup};
 use crate::job::{Job, Status};
+use crate::queries::LiveVersion;
 use parking_lot::{Condvar, Mutex};
 use rivermark_checkpoint::store::LocalStore;
 use rivermark_checkpoint::{Checkpoints, Epoch, FlowId, Store};
@@ -43,6 +44,8 @@ pub(crate) struct Fleet {
     folders: Folders,
     log: Log,
     aliases: Aliases,
+    /// What asks for the live version's state follows this.
+    live: Arc<LiveVersion>,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -82,14 +85,20 @@ pub(crate) enum Switch {
 impl Fleet {
     /// # Errors
     /// The record cannot be read, or the thread not be started.
-    pub(crate) fn open(flow: &str, folders: Folders, log: Log, aliases: Aliases) -> Result<Arc<Fleet>> {
+    pub(crate) fn open(
+        flow: &str,
+        folders: Folders,
+        log: Log,
+        aliases: Aliases,
+        live: Arc<LiveVersion>,
+    ) -> Result<Arc<Fleet>> {
         let file = RecordFile::of(&folders.deployments, flow);
         let record = file.read()?;
         let inner = Inner { record, ships: BTreeMap::new(), refused: BTreeMap::new(), poisoned: None };
         let inner = Mutex::new(inner);
         let changed = Condvar::new();
         let flow = flow.to_owned();
-        let fleet = Arc::new(Fleet { flow, file, folders, log, aliases, inner, changed });
+        let fleet = Arc::new(Fleet { flow, file, folders, log, aliases, live, inner, changed });
         fleet.perform(&mut fleet.inner.lock())?;
         let weak = Arc::downgrade(&fleet);
         std::thread::Builder::new()
@@ -206,6 +215,9 @@ impl Fleet {
                 return Err(error);
             }
         };
+        if is_live {
+            self.live.started(&job.queries);
+        }
         // From then on its topics are there, and its outputs can be read.
         if is_live && inner.record.versions.len() == 1 {
             job.wait_until(|job| !matches!(job.status(), Status::Recovering));

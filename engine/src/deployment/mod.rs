@@ -12,8 +12,8 @@
 //!
 //! [`Engine::deploy`] starts a version. The first of a flow is live. Another one runs beside it, with state, checkpoints, source positions and
 //! output topics of its own, and never ahead of it. When it has caught up it can be promoted: readers of the flow's outputs
-//! (`AliasSource`, [`Engine::outputs`]) then go on with its rows, from the very input on at which they leave the old one's. The old
-//! version is kept for a while, goes on behind the new one, and takes its place again with [`Deployment::roll_back`].
+//! (`AliasSource`, [`Engine::outputs`]) then go on with its rows, from the very input on at which they leave the old one's, and those who query
+//! the flow ([`Engine::queries`]) with its state, at no less of the input than they have seen. The old version is kept for a while, goes on behind the new one, and takes its place again with [`Deployment::roll_back`].
 //!
 //! A process that dies anywhere in this deploys its versions again, with the same calls, and is where it was.
 
@@ -38,7 +38,8 @@ pub(crate) use record::RecordFile;
 pub(crate) use switch::{Places, ends_of, lines_of, places};
 
 use crate::engine::Engine;
-use crate::job::{Metrics, Status};
+use crate::job::{Job, Metrics, Status};
+use crate::queries::{LatestQuery, Queries, Query, View, WindowQuery};
 use fleet::Switch;
 use rivermark_operators::rate_limit::RateLimit;
 use rivermark_operators::{Flow, Result};
@@ -122,6 +123,44 @@ impl Deployment {
     /// What its job has done. `None` if it does not run.
     pub fn metrics(&self) -> Option<Metrics> {
         self.fleet.with_job(self.version, |job| job.metrics())
+    }
+
+    /// What asks for this version's state, live or not, and may be kept beyond it. [`Engine::queries`] follows the live version instead.
+    ///
+    /// # Errors
+    /// The version does not run.
+    pub fn queries(&self) -> Result<Queries> {
+        self.fleet.with_job(self.version, Job::queries).ok_or_else(|| {
+            let problem = format!("version {} does not run; deploy it", self.version);
+            self.fleet.error("asking for the state", problem)
+        })
+    }
+
+    /// This version's state at the newest epoch that is visible; see [`Queries::view`].
+    ///
+    /// # Errors
+    /// The version does not run, no epoch has been stored yet, or its state cannot be read.
+    pub fn view(&self) -> Result<View> {
+        // Not with the lock of the deployments held: it may wait.
+        self.queries()?.view()
+    }
+
+    /// Asks for a state of an operator of this version by its handle, at the newest epoch that is visible; see [`Job::query`].
+    pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
+        Query::new(self.view(), handle)
+    }
+
+    /// Asks for the windows of an operator of this version, at the newest epoch that is visible; see [`Job::windows`].
+    pub fn windows(&self, operator: &str) -> WindowQuery {
+        WindowQuery::new(self.view(), operator)
+    }
+
+    /// Asks the worker of this version that owns a key for what it has there now; see [`Job::latest`].
+    ///
+    /// # Errors
+    /// The version does not run.
+    pub fn latest<H: Copy>(&self, handle: H) -> Result<LatestQuery<H>> {
+        Ok(self.queries()?.latest(handle))
     }
 
     /// Reads nothing until [`Deployment::resume`]; see [`Job::pause`](crate::Job::pause).

@@ -11,7 +11,7 @@
 //!    started again meanwhile. Otherwise there is no cut, and both go on as they were.
 //! 4. The ends of their output topics, now, are the cut. Rows appear only with a checkpoint, and no later one was taken: the ends hold exactly
 //!    what was visible after 1 and 2.
-//! 5. The record is written, readers are told, and only then do the versions read on, each in its new role: the one that is live has no lines,
+//! 5. The record is written, readers and those who query ([`crate::queries`]) are told, and only then do the versions read on, each in its new role: the one that is live has no lines,
 //!    the other one has those of `V`.
 //!
 //! **Without a gap or a duplicate:** a row of the old version is before the cut if and only if inputs before `V` imply it, by 1 and 4; a row of the
@@ -25,7 +25,7 @@ use super::rows::View;
 use crate::job::{Job, JobShared, Status};
 use crate::parts::{self, RestoredPartition};
 use crate::pulse::Watch;
-use rivermark_checkpoint::Manifest;
+use rivermark_checkpoint::{Epoch, Manifest};
 use rivermark_log::{Isolation, Log, Position};
 use rivermark_operators::line::Line;
 use std::collections::{BTreeMap, HashMap};
@@ -83,6 +83,8 @@ pub(crate) struct Held<'a> {
     leader: Side<'a>,
     follower: Side<'a>,
     lines: AllLines,
+    /// The follower's checkpoint at these offsets.
+    epoch: Epoch,
     is_swapped: bool,
     since: Instant,
 }
@@ -95,7 +97,8 @@ impl<'a> Held<'a> {
     pub(crate) fn hold(leader: Side<'a>, follower: Side<'a>, within: Duration) -> Result<Held<'a>, String> {
         let since = Instant::now();
         let until = since + within;
-        let mut held = Held { leader, follower, lines: AllLines::new(), is_swapped: false, since };
+        let (lines, epoch) = (AllLines::new(), Epoch(0));
+        let mut held = Held { leader, follower, lines, epoch, is_swapped: false, since };
         let restarts = held.restarts();
         held.leader.job.pause();
         let led = held.leader.rest_and_checkpoint(until)?;
@@ -105,6 +108,7 @@ impl<'a> Held<'a> {
         held.follower.job.resume();
         held.follower.come_to(&wanted, until)?;
         let followed = held.follower.rest_and_checkpoint(until)?;
+        held.epoch = followed.epoch;
         let found = places(&followed)?;
         if found != wanted {
             let differs = wanted.iter().find(|(partition, offset)| found.get(*partition) != Some(*offset));
@@ -129,6 +133,11 @@ impl<'a> Held<'a> {
 
     fn restarts(&self) -> (u64, u64) {
         (self.leader.job.metrics().restarts, self.follower.job.metrics().restarts)
+    }
+
+    /// The follower's checkpoint at the offsets at which both stand.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// How long the leader has stood still.

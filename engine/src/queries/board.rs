@@ -158,6 +158,11 @@ impl Board {
         self.visible.read().clone()
     }
 
+    /// The newest view, for somebody who does not ask.
+    pub(super) fn peek(&self) -> Option<View> {
+        self.visible.read().clone()
+    }
+
     /// Somebody has asked, and will wait.
     fn wake_reader(&self, state: &State) {
         if state.attention.rests {
@@ -165,11 +170,11 @@ impl Board {
         }
     }
 
-    /// Waits for the first view, if there is anything to make one of.
-    pub(super) fn first(&self) -> Result<View, NoView> {
+    /// Waits for the first view of `from` or a later epoch, if there is anything to make one of. `from` has been stored, or is nought.
+    pub(super) fn first(&self, from: Epoch) -> Result<View, NoView> {
         let mut state = self.state.lock();
         loop {
-            if let Some(view) = self.visible() {
+            if let Some(view) = self.visible().filter(|view| view.epoch() >= from) {
                 return Ok(view);
             }
             match &state.failure {

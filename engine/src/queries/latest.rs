@@ -53,6 +53,7 @@ impl Mailboxes {
 /// - Of a state with a time to live, what is seen is what a record at the operator's watermark would see.
 pub struct LatestQuery<H> {
     flow: String,
+    version: Option<u64>,
     mailboxes: Arc<Mailboxes>,
     handle: H,
     operator: Option<String>,
@@ -60,9 +61,14 @@ pub struct LatestQuery<H> {
 }
 
 impl<H: Copy> LatestQuery<H> {
-    pub(super) fn new(flow: &str, mailboxes: &Arc<Mailboxes>, handle: H) -> Self {
-        let mailboxes = Arc::clone(mailboxes);
-        LatestQuery { flow: flow.to_owned(), mailboxes, handle, operator: None, patience: PATIENCE }
+    pub(crate) fn new(flow: &str, version: Option<u64>, mailboxes: &Arc<Mailboxes>, handle: H) -> Self {
+        let (flow, mailboxes) = (flow.to_owned(), Arc::clone(mailboxes));
+        LatestQuery { flow, version, mailboxes, handle, operator: None, patience: PATIENCE }
+    }
+
+    /// The version of the flow that is asked; `None` if none was started in this process.
+    pub fn version(&self) -> Option<u64> {
+        self.version
     }
 
     /// Says which operator's state is meant, by its name in the flow.

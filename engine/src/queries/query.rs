@@ -20,7 +20,7 @@ pub struct Query<H> {
 }
 
 impl<H: Copy> Query<H> {
-    pub(super) fn new(view: Result<View>, handle: H) -> Query<H> {
+    pub(crate) fn new(view: Result<View>, handle: H) -> Query<H> {
         Query { view, handle, operator: None, at: None }
     }
 
@@ -195,7 +195,7 @@ pub struct WindowQuery {
 const SLICES: &str = "slices";
 
 impl WindowQuery {
-    pub(super) fn new(view: Result<View>, operator: &str) -> WindowQuery {
+    pub(crate) fn new(view: Result<View>, operator: &str) -> WindowQuery {
         WindowQuery { view, operator: operator.to_owned() }
     }
 

@@ -1,11 +1,10 @@
-//! The reader: the thread that makes views of epochs, and the handle that starts it.
+//! The reader: the thread that makes views of a job's epochs, and what starts it.
 
 use super::board::{Board, NoView, Stored, Turn};
 use super::view::{Inner as ViewInner, View};
-use super::{LatestQuery, Query, WindowQuery};
 use crate::directory::ScratchFolder;
 use crate::environment::Environment;
-use crate::job::{JobShared, Metrics, Status};
+use crate::job::JobShared;
 use crate::options::StateBackend;
 use crate::parts;
 use parking_lot::Mutex;
@@ -14,28 +13,17 @@ use rivermark_operators::{Error, Result, panic_message};
 use rivermark_state::snapshot::RestoreSource;
 use rivermark_state::{Backends, MemoryBackends, PartFiles, StateError, StateView, ViewFile};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Asks for the state of a job, from wherever in the process: by [`Job::queries`](crate::Job::queries). Cheap to clone; it outlives the job, and
-/// then answers from the last epoch that was stored.
-///
-/// The first question starts a thread that reads the newest checkpoint and from then on what each epoch has changed, until nobody has asked for
-/// [some time](crate::Options::queries_rest_after); then it lets go of it, and the next question is as the first. It ends with the last clone. While
-/// nobody asks, queries cost a job nothing.
-#[derive(Clone)]
-pub struct Queries {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    flow: String,
-    shared: Arc<JobShared>,
-    board: Arc<Board>,
+/// What asks for the state of one job. It outlives the job.
+pub(crate) struct JobQueries {
+    pub(super) flow: String,
+    pub(super) version: u64,
+    pub(super) shared: Arc<JobShared>,
     /// Where views open files.
     folder: Option<PathBuf>,
     needs_database: bool,
@@ -43,9 +31,9 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Drop for Inner {
+impl Drop for JobQueries {
     fn drop(&mut self) {
-        self.board.close();
+        self.board().close();
         if let Some(thread) = self.thread.get_mut().take() {
             // It catches its panics.
             let _ = thread.join();
@@ -53,75 +41,45 @@ impl Drop for Inner {
     }
 }
 
-impl Queries {
-    pub(crate) fn new(environment: &Environment, shared: &Arc<JobShared>) -> Queries {
-        let inner = Inner {
+impl JobQueries {
+    pub(crate) fn new(environment: &Environment, shared: &Arc<JobShared>) -> JobQueries {
+        JobQueries {
             flow: environment.flow().to_owned(),
+            version: environment.plan.version(),
             shared: Arc::clone(shared),
-            board: Arc::clone(&shared.board),
             folder: environment.queries.clone(),
             needs_database: environment.options.backend != StateBackend::Memory,
             pause: environment.options.queries_rest_after,
             thread: Mutex::default(),
-        };
-        Queries { inner: Arc::new(inner) }
+        }
     }
 
-    /// The flow.
-    pub fn flow(&self) -> &str {
-        &self.inner.flow
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.shared.board
     }
 
-    /// What the job is doing now.
-    pub fn status(&self) -> Status {
-        self.inner.shared.status()
+    /// The newest view, if it is there, and of `from` or a later epoch.
+    pub(super) fn visible(&self, from: Epoch) -> Option<View> {
+        self.board().visible().filter(|view| view.epoch() >= from)
     }
 
-    /// What the job has done so far; see [`Job::metrics`](crate::Job::metrics).
-    pub fn metrics(&self) -> Metrics {
-        self.inner.shared.metrics()
-    }
-
-    /// The job's state at the newest epoch that is visible: stored, and read by the thread that makes views, some milliseconds later as
-    /// a rule. The first call waits for that, the others for nothing.
-    ///
-    /// # Errors
-    /// No epoch has been stored yet, or its state cannot be read.
-    pub fn view(&self) -> Result<View> {
-        if let Some(view) = self.inner.board.visible() {
+    /// The newest view, of `from`, which has been stored, or a later epoch. Waits for it.
+    pub(super) fn view(&self, from: Epoch) -> Result<View> {
+        if let Some(view) = self.visible(from) {
             return Ok(view);
         }
         self.start()?;
-        self.inner.board.first().map_err(|why| self.no_view(why, "querying"))
+        self.board().first(from).map_err(|why| self.no_view(why, "querying"))
     }
 
-    /// As [`Queries::view`], at `epoch` or a later one: waits for it so long. After [`Job::checkpoint`](crate::Job::checkpoint), the state
-    /// that it has stored.
-    ///
-    /// # Errors
-    /// It has not come within that time, or its state cannot be read.
-    pub fn view_from(&self, epoch: Epoch, within: Duration) -> Result<View> {
-        if let Some(view) = self.inner.board.visible().filter(|view| view.epoch() >= epoch) {
+    /// The newest view, of `epoch` or a later one. Waits for it until then.
+    pub(crate) fn view_until(&self, epoch: Epoch, until: Instant) -> Result<View> {
+        if let Some(view) = self.visible(epoch) {
             return Ok(view);
         }
         self.start()?;
         let attempt = format!("waiting for the state at epoch {epoch}");
-        self.inner.board.from(epoch, Instant::now() + within).map_err(|why| self.no_view(why, &attempt))
-    }
-
-    /// Asks for a state by its handle, at the newest epoch: [`View::query`] of [`Queries::view`]. What fails there is told by the first question.
-    pub fn query<H: Copy>(&self, handle: H) -> Query<H> {
-        Query::new(self.view(), handle)
-    }
-
-    /// Asks the workers for a state as it is now, which is not stored yet.
-    pub fn latest<H: Copy>(&self, handle: H) -> LatestQuery<H> {
-        LatestQuery::new(&self.inner.flow, &self.inner.board.mailboxes, handle)
-    }
-
-    /// Asks for the windows of an operator, at the newest epoch: [`View::windows`] of [`Queries::view`].
-    pub fn windows(&self, operator: &str) -> WindowQuery {
-        WindowQuery::new(self.view(), operator)
+        self.board().from(epoch, until).map_err(|why| self.no_view(why, &attempt))
     }
 
     fn no_view(&self, why: NoView, attempt: &str) -> Error {
@@ -133,34 +91,28 @@ impl Queries {
             NoView::TimedOut(None) => "it has not come in time, and none is visible yet".to_owned(),
             NoView::TimedOut(Some(at)) => format!("it has not come in time; the newest is {at}"),
         };
-        Error::engine(format!("{attempt}, flow `{}`", self.inner.flow), problem)
+        Error::engine(format!("{attempt}, flow `{}`, version {}", self.flow, self.version), problem)
     }
 
     /// Starts the reader, if nobody has.
     fn start(&self) -> Result<()> {
-        let mut thread = self.inner.thread.lock();
+        let mut thread = self.thread.lock();
         if thread.is_some() {
             return Ok(());
         }
         let reader = Reader {
-            flow: self.inner.flow.clone(),
-            board: Arc::clone(&self.inner.board),
-            scratch: Arc::new(Scratch::new(self.inner.folder.as_deref(), self.inner.needs_database)?),
-            pause: self.inner.pause,
+            flow: self.flow.clone(),
+            board: Arc::clone(self.board()),
+            scratch: Arc::new(Scratch::new(self.folder.as_deref(), self.needs_database)?),
+            pause: self.pause,
             before: BTreeMap::new(),
         };
         let spawned = std::thread::Builder::new()
-            .name(format!("rivermark-queries-{}", self.inner.flow))
+            .name(format!("rivermark-queries-{}", self.flow))
             .spawn(move || reader.run());
-        let attempt = || format!("starting the thread that reads the state of flow `{}`", self.inner.flow);
+        let attempt = || format!("starting the thread that reads the state of flow `{}`", self.flow);
         *thread = Some(spawned.map_err(|e| Error::engine(attempt(), e))?);
         Ok(())
-    }
-}
-
-impl fmt::Debug for Queries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queries").field("flow", &self.inner.flow).finish_non_exhaustive()
     }
 }
 

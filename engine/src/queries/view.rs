@@ -164,10 +164,10 @@ fn is_of_a_handle(state: &StateDescription) -> bool {
     matches!(state.kind, Value | Reducing | List | Map)
 }
 
-/// The flow and the epoch.
+/// The flow, its version and the epoch.
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "flow `{}` at epoch {}", self.flow(), self.epoch())
+        write!(f, "version {} of flow `{}` at epoch {}", self.version(), self.flow(), self.epoch())
     }
 }
 

@@ -7,8 +7,12 @@ use super::super::options::Check;
 use super::super::rows::write_correction;
 use super::super::switch::{BothViews, Held, Side, ends_of_both};
 use super::{Fleet, Inner, Switch, TICK, now_ms, publish};
+use crate::queries::LiveVersion;
+use rivermark_checkpoint::Epoch;
 use rivermark_log::Log;
 use rivermark_operators::Result;
+use std::sync::Arc;
+use std::time::Instant;
 
 impl Fleet {
     /// Lets another version take the live one's place.
@@ -48,6 +52,11 @@ impl Fleet {
         let checks: &[Check] = if let Switch::Promote(_) = switch { &replay.checks } else { &[] };
         let pairs = pairs(record, live, to);
         let mut views = self.read_views(&pairs, !checks.is_empty()).map_err(refused)?;
+        let queries = self.live.is_asked().then(|| Arc::clone(&follower.job.queries));
+        if let Some(queries) = &queries {
+            // Most of its state is read while all goes on. Should it not be there in time, it is not either when it matters.
+            let _ = LiveVersion::prepare(queries, Epoch(0), Instant::now() + replay.held_for_at_most);
+        }
         let held = Held::hold(leader, follower, replay.held_for_at_most).map_err(refused)?;
         let name = format!("c{}.v{to}.{}", record.switches + 1, now_ms());
         let cut = self.cut(&pairs, &mut views, &name).map_err(refused)?;
@@ -56,6 +65,17 @@ impl Fleet {
             let comparison = Comparison { flow: self.flow.clone(), old: live, new: to, outputs: compared };
             for Check { name, check } in checks {
                 check(&comparison).map_err(|why| refused(format!("check `{name}` vetoes it: {why}")))?;
+            }
+        }
+        if let Some(queries) = &queries {
+            let until = Instant::now() + replay.held_for_at_most.saturating_sub(held.lasted());
+            match (LiveVersion::prepare(queries, held.epoch(), until), &switch) {
+                (Ok(()), _) => {}
+                (Err(error), Switch::Promote(_)) => return Err(refused(error.to_string())),
+                // Whoever rolls back cannot wait for that: questions find no answer until it is read.
+                (Err(error), Switch::RollBack(_)) => {
+                    tracing::warn!(flow = self.flow, to, %error, "the state cannot be queried yet");
+                }
             }
         }
         let event = match switch {
@@ -88,10 +108,11 @@ impl Fleet {
         for (alias, segments) in &record.outputs {
             publish(&self.aliases, alias, segments);
         }
-        if let Some(ship) = ships.get(&to)
-            && ship.replay.rate_limit.is_some()
-        {
-            ship.job.shared.throttles().values().for_each(|throttle| throttle.set_limit(None));
+        if let Some(ship) = ships.get(&to) {
+            self.live.show(&ship.job.queries, held.epoch());
+            if ship.replay.rate_limit.is_some() {
+                ship.job.shared.throttles().values().for_each(|throttle| throttle.set_limit(None));
+            }
         }
         let stood_still = held.lasted();
         held.swap();
