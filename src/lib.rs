@@ -92,7 +92,7 @@ pub use rivermark_engine::{
 };
 pub use rivermark_engine::{
     Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments,
-    PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State,
+    PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State, WeakDeployment,
 };
 pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,

@@ -440,6 +440,11 @@ impl Job {
         self.shared.throttles.values().for_each(|throttle| throttle.resume());
     }
 
+    /// Whether it reads no source, because of [`Job::pause`].
+    pub fn is_paused(&self) -> bool {
+        self.shared.throttles.values().any(|throttle| throttle.is_paused())
+    }
+
     /// Takes a checkpoint now and waits until it is committed.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub use audit::{
 pub use deployment::{
     Becomes, CaughtUp, ComparedOutput, Comparison, Cut, Deployment, DeploymentPlan, Deployments, OutputCut,
     OutputTopic, PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, Segment, State,
-    Version,
+    Version, WeakDeployment,
 };
 pub use directory::DirectoryInUse;
 pub use engine::Engine;

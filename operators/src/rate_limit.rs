@@ -315,7 +315,7 @@ impl Throttle {
     }
 
     /// Whether it is between [`Throttle::pause`] and [`Throttle::resume`].
-    pub(crate) fn is_paused(&self) -> bool {
+    pub fn is_paused(&self) -> bool {
         self.tokens.lock().paused
     }
 

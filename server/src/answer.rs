@@ -14,8 +14,12 @@ pub(crate) enum Refusal {
     Malformed(String),
     /// 401: it has no token, or another one.
     Unauthorized,
+    /// 403: it comes from where nobody may ask.
+    Forbidden(String),
     /// 404: what it asks for is not there.
     NotFound(String),
+    /// 409: the versions of a flow are not as it takes, or another change is being made.
+    Conflict(String),
     /// 413: the answer, or the question, would be larger than the limits allow.
     TooLarge(String),
     /// 429: too many at once.
@@ -31,7 +35,9 @@ impl Refusal {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -43,7 +49,9 @@ impl Refusal {
         match self {
             Self::Unauthorized => "send `Authorization: Bearer TOKEN` with a token that the server was given",
             Self::Malformed(detail)
+            | Self::Forbidden(detail)
             | Self::NotFound(detail)
+            | Self::Conflict(detail)
             | Self::TooLarge(detail)
             | Self::TooMany(detail)
             | Self::Failed(detail)

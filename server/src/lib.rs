@@ -21,6 +21,8 @@
 //! - *Every answer* is of one stored epoch, and says which, up to which offsets, and how far event time had come, in its member `at`. Several
 //!   questions in one `POST` are answered at the same epoch. No worker of a job waits for any of it.
 //! - *Who may ask*: the server listens on loopback unless told otherwise, and beyond loopback only with a token ([`Server::token`]).
+//! - *Pages of other sites* may neither ask nor change anything, whatever browser they are in: a server without a token answers to addresses,
+//!   `localhost` and [names it was given](Server::host) only, and what changes something must not come from another origin.
 //! - *How much*: [`Limits`] bound entries, bytes, time and requests at once. What exceeds them is refused with a reason, as
 //!   `application/problem+json` (RFC 9457).
 //!
@@ -32,6 +34,9 @@
 //! | `GET /v1/flows/{flow}/states/{state}/entries` | entries, by `from`, `to`, `prefix`, `after`, in the order of keys |
 //! | `POST /v1/flows/{flow}/query` | what is at several keys of several states, at one epoch |
 //! | `GET /v1/flows/{flow}/windows/{operator}/{key}` | the open windows of a key, by `from_ms` and `to_ms` |
+//! | `GET /v1/flows/{flow}/deployments` | the versions of a flow: what each is, and how far it has come |
+//! | `POST /v1/flows/{flow}/deployments/{version}/promote` | the version becomes the live one; so `rollback`, `retire`, `pause`, `resume` |
+//! | `GET /v1/flows/{flow}/deployments/{version}/compare` | what it and the live version have written, compared |
 //! | `GET /openapi.json` | a description of all this |
 //! | `GET /metrics` | metrics of the jobs and the server, for Prometheus |
 //! | `GET /healthz`, `GET /readyz` | whether it runs; whether every flow can be asked |
@@ -42,6 +47,8 @@
 //! which version has answered. What the live version does not have, though another one has, is 404.
 
 mod answer;
+mod deployments;
+mod guard;
 mod limits;
 mod metrics;
 mod openapi;

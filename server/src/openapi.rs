@@ -1,5 +1,7 @@
 //! The description of what the server answers, as OpenAPI 3.1. A test holds it against the server, path by path.
 
+mod deployments;
+
 use crate::routes::{ENTRIES, ENTRY, FLOW, FLOWS, HEALTHZ, METRICS, OPENAPI, QUERY, READYZ, WINDOWS};
 use serde_json::{Map, Value as Json, json};
 
@@ -60,22 +62,43 @@ pub(crate) fn document() -> Json {
         (HEALTHZ, text("Whether the server runs", &[429])),
         (READYZ, text("Whether every flow can be asked", &[429, 503])),
     ];
+    let paths = paths.into_iter().chain(deployments::paths());
     let paths: Map<String, Json> =
-        paths.into_iter().map(|(path, item)| (path.to_owned(), with_parts(path, item))).collect();
+        paths.map(|(path, item)| (path.to_owned(), with_parts(path, item))).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "Rivermark queries",
+            "title": "Rivermark",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The state of running jobs. Every answer is of one stored epoch, which its member `at` names.",
+            "description": "The state of running jobs, and the versions of deployed flows. Every answer about state is of one stored epoch, which its member `at` names.",
         },
         "security": [{ "token": [] }],
         "paths": paths,
         "components": {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
-            "schemas": schemas(),
+            "schemas": all_schemas(),
         },
     })
+}
+
+fn all_schemas() -> Json {
+    let mut all = schemas();
+    if let Some(all) = all.as_object_mut() {
+        all.extend(deployments::schemas());
+    }
+    all
+}
+
+/// An object that has exactly these members.
+fn object(members: Json) -> Json {
+    let required: Vec<&String> =
+        members.as_object().map(|members| members.keys().collect()).unwrap_or_default();
+    json!({ "type": "object", "required": required, "additionalProperties": false, "properties": members })
+}
+
+/// A value of a type, or null.
+fn maybe(kind: &str) -> Json {
+    json!({ "type": [kind, "null"] })
 }
 
 fn ref_to(schema: &str) -> Json {
@@ -85,10 +108,14 @@ fn ref_to(schema: &str) -> Json {
 fn responses(success: Json, refusals: &[u16]) -> Map<String, Json> {
     let mut responses = Map::new();
     responses.insert("200".to_owned(), success);
-    for status in refusals {
+    // Who does not say which token has to ask in the server's own name.
+    let of_names = refusals.contains(&401).then_some(&403);
+    for status in refusals.iter().chain(of_names) {
         let description = match status {
             400 => "The request cannot be understood",
             401 => "There is no token, or another one",
+            403 => "It is for another host, or comes from another site's page",
+            409 => "The versions are not as it takes, or are being changed",
             404 => "What is asked for is not there",
             413 => "The answer or the question is larger than the limits",
             429 => "Too many requests at once",
@@ -139,11 +166,6 @@ fn with_parts(path: &str, mut item: Json) -> Json {
 }
 
 fn schemas() -> Json {
-    let object = |members: Json| {
-        let required: Vec<&String> =
-            members.as_object().map(|members| members.keys().collect()).unwrap_or_default();
-        json!({ "type": "object", "required": required, "additionalProperties": false, "properties": members })
-    };
     let served = |members: Json| {
         let mut all = json!({ "key": { "type": "string" }, "value": { "type": "string" } });
         if let (Some(all), Json::Object(members)) = (all.as_object_mut(), members) {

@@ -1,12 +1,14 @@
 //! Which request gets which answer.
 
 use crate::answer::{Refusal, at, body, object};
+use crate::deployments::{self, DeployedFlows, Gate};
+use crate::guard;
 use crate::limits::Limits;
 use crate::metrics::{Requests, registry};
 use crate::openapi;
 use crate::served::{ServedState, ServedWindows, Wanted};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, Response, header};
@@ -49,8 +51,12 @@ type Written = ((u64, Epoch), Arc<str>);
 /// What all requests share.
 pub(crate) struct Shared {
     flows: BTreeMap<String, Flow>,
+    pub(crate) deployed: DeployedFlows,
+    pub(crate) gate: Gate,
     tokens: Vec<String>,
-    limits: Limits,
+    /// Names of this server beside its addresses.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) limits: Limits,
     registry: Registry,
     requests: Requests,
     /// Requests that may begin.
@@ -58,9 +64,9 @@ pub(crate) struct Shared {
     scans: Arc<Semaphore>,
 }
 
-type Answer = Result<Response<Body>, Refusal>;
-type Params = Result<Query<Vec<(String, String)>>, QueryRejection>;
-type Parts<T> = Result<Path<T>, PathRejection>;
+pub(crate) type Answer = Result<Response<Body>, Refusal>;
+pub(crate) type Params = Result<Query<Vec<(String, String)>>, QueryRejection>;
+pub(crate) type Parts<T> = Result<Path<T>, PathRejection>;
 
 impl Flow {
     pub(crate) fn new(queries: Queries) -> Self {
@@ -155,14 +161,14 @@ fn operators_with<'a>(view: &'a View, name: &str) -> Vec<&'a str> {
     view.operators().into_iter().filter(has).collect()
 }
 
-fn quoted(names: &[&str]) -> String {
+pub(crate) fn quoted(names: &[&str]) -> String {
     match names {
         [] => "none".to_owned(),
         names => format!("`{}`", names.join("`, `")),
     }
 }
 
-fn status(status: &Status) -> &'static str {
+pub(crate) fn status(status: &Status) -> &'static str {
     match status {
         Status::Recovering => "recovering",
         Status::Running => "running",
@@ -176,9 +182,10 @@ fn status(status: &Status) -> &'static str {
 
 impl Shared {
     pub(crate) fn new(flows: BTreeMap<String, Flow>, tokens: Vec<String>, limits: Limits) -> Self {
+        let (deployed, gate, hosts) = (DeployedFlows::new(), Gate::default(), Vec::new());
         let (registry, requests) = registry(flows.values().map(|flow| flow.queries.clone()).collect());
         let (room, scans) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.scans)));
-        Self { flows, tokens, limits, registry, requests, room, scans }
+        Self { flows, deployed, gate, tokens, hosts, limits, registry, requests, room, scans }
     }
 
     fn flow(&self, name: &str) -> Result<&Flow, Refusal> {
@@ -186,6 +193,12 @@ impl Shared {
             let served: Vec<&str> = self.flows.keys().map(String::as_str).collect();
             Refusal::NotFound(format!("there is no flow `{name}`; served are {}", quoted(&served)))
         })
+    }
+
+    /// Why a request is not for this server, if it is not.
+    fn is_not_addressed(&self, request: &Request) -> Option<String> {
+        let matters = self.tokens.is_empty() && ![HEALTHZ, READYZ].contains(&request.uri().path());
+        matters.then(|| guard::is_not_addressed(request.headers(), &self.hosts)).flatten()
     }
 
     fn lets_in(&self, request: &Request) -> bool {
@@ -221,6 +234,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(METRICS, get(metrics))
         .route(HEALTHZ, get(async || "ok\n"))
         .route(READYZ, get(readyz))
+        .merge(deployments::routes(&shared))
         .fallback(async || {
             Refusal::NotFound(format!("there is no such path; {OPENAPI} describes those that there are"))
         })
@@ -238,7 +252,10 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             Refusal::TooMany(detail).into_response()
         }
         Ok(_) if !shared.lets_in(&request) => Refusal::Unauthorized.into_response(),
-        Ok(_room) => next.run(request).await,
+        Ok(_room) => match shared.is_not_addressed(&request) {
+            Some(why) => Refusal::Forbidden(why).into_response(),
+            None => next.run(request).await,
+        },
     };
     shared.requests.at_once.dec();
     shared.requests.answered(response.status().as_u16(), begun.elapsed());
@@ -325,6 +342,14 @@ async fn scan(shared: Arc<Shared>, look: impl FnOnce() -> Answer + Send + 'stati
     looked.await.unwrap_or_else(|error| Err(Refusal::Failed(format!("looking at the state: {error}"))))
 }
 
+/// The body of a request, within the limits.
+pub(crate) async fn read_body(request: Request, limits: &Limits) -> Result<Bytes, Refusal> {
+    let most = limits.body;
+    let sent = tokio::time::timeout(limits.time, to_bytes(request.into_body(), most)).await;
+    let sent = sent.map_err(|_| Refusal::Unavailable("the body has not come in time".to_owned()))?;
+    sent.map_err(|_| Refusal::TooLarge(format!("a body has at most {most} bytes")))
+}
+
 /// A question of a `POST`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -343,10 +368,8 @@ struct Questions {
 async fn query(State(shared): State<Arc<Shared>>, path: Parts<String>, request: Request) -> Answer {
     let Path(name) = path.map_err(malformed_path)?;
     let flow = shared.flow(&name)?;
-    let Limits { body: most, questions: most_questions, bytes: most_bytes, time, .. } = shared.limits;
-    let sent = tokio::time::timeout(time, to_bytes(request.into_body(), most)).await;
-    let sent = sent.map_err(|_| Refusal::Unavailable("the body has not come in time".to_owned()))?;
-    let sent = sent.map_err(|_| Refusal::TooLarge(format!("a body has at most {most} bytes")))?;
+    let Limits { questions: most_questions, bytes: most_bytes, .. } = shared.limits;
+    let sent = read_body(request, &shared.limits).await?;
     let asked: Questions =
         serde_json::from_slice(&sent).map_err(|error| Refusal::Malformed(format!("the body: {error}")))?;
     if asked.questions.len() > most_questions {
@@ -439,7 +462,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 /// The parameters of these names; any other is an error, so that a misspelt one is not without effect.
-fn named<const N: usize>(params: Params, names: [&str; N]) -> Result<[Option<String>; N], Refusal> {
+pub(crate) fn named<const N: usize>(
+    params: Params,
+    names: [&str; N],
+) -> Result<[Option<String>; N], Refusal> {
     let Query(params) = params.map_err(|error| Refusal::Malformed(error.body_text()))?;
     let mut values = [const { None }; N];
     for (name, value) in params {
@@ -455,6 +481,6 @@ fn named<const N: usize>(params: Params, names: [&str; N]) -> Result<[Option<Str
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn malformed_path(error: PathRejection) -> Refusal {
+pub(crate) fn malformed_path(error: PathRejection) -> Refusal {
     Refusal::Malformed(error.body_text())
 }

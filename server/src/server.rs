@@ -1,9 +1,10 @@
 //! The server: what it serves, and the threads that it runs on.
 
+use crate::deployments::{Deployed, DeployedFlows};
 use crate::limits::Limits;
 use crate::routes::{self, Flow, Shared};
 use crate::served::{ServedKey, Typed, TypedWindows};
-use rivermark_engine::{Queried, Queries};
+use rivermark_engine::{Deployment, Queried, Queries};
 use rivermark_operators::{Error, Key, Result, StateValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,9 +19,11 @@ use tokio::sync::oneshot;
 pub struct Server {
     address: SocketAddr,
     tokens: Vec<String>,
+    hosts: Vec<String>,
     limits: Limits,
     threads: usize,
     flows: BTreeMap<String, Flow>,
+    deployed: DeployedFlows,
 }
 
 impl Default for Server {
@@ -35,9 +38,11 @@ impl Server {
         Server {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             tokens: Vec::new(),
+            hosts: Vec::new(),
             limits: Limits::default(),
             threads: 2,
             flows: BTreeMap::new(),
+            deployed: DeployedFlows::new(),
         }
     }
 
@@ -71,6 +76,16 @@ impl Server {
         self
     }
 
+    /// Serves the versions of a deployed flow, whichever of them this is: what each is and how far it has come, and requests that promote, roll back,
+    /// retire, pause and resume. Whoever can send the server a request can change them, so mind [`Server::token`].
+    ///
+    /// It keeps no version running: all of them stop when the last [`Deployment`] of the flow is dropped, and are not found from then on. A request that
+    /// is being answered at that moment holds them until it is done; dropping the [`RunningServer`] waits for such requests, so drop it first.
+    pub fn deployments(mut self, deployment: &Deployment) -> Server {
+        self.deployed.insert(deployment.flow().to_owned(), Deployed::new(deployment.downgrade()));
+        self
+    }
+
     fn flow(&mut self, queries: Queries) -> &mut Flow {
         self.flows.entry(queries.flow().to_owned()).or_insert_with(|| Flow::new(queries))
     }
@@ -86,6 +101,13 @@ impl Server {
     /// and `/readyz` ask for none.
     pub fn token(mut self, token: impl Into<String>) -> Server {
         self.tokens.push(token.into());
+        self
+    }
+
+    /// A name under which the server is asked, beside `localhost` and addresses: that of a proxy before it, say. A server without a token refuses all
+    /// other names, as a page of another site could make one of its own lead here; and a page that changes something must be of one of these names.
+    pub fn host(mut self, name: impl Into<String>) -> Server {
+        self.hosts.push(name.into());
         self
     }
 
@@ -113,7 +135,8 @@ impl Server {
         }
         let runtime = Builder::new_multi_thread()
             .worker_threads(self.threads)
-            .max_blocking_threads(self.limits.scans.max(1))
+            // For each deployed flow one that changes it, and one that looks at it.
+            .max_blocking_threads(self.limits.scans.max(1) + 2 * self.deployed.len())
             .thread_name("rivermark-server")
             .enable_io()
             .enable_time()
@@ -126,9 +149,11 @@ impl Server {
             // Without an epoch yet there is none; requests say so.
             let _ = flow.queries.view();
         }
-        let shared = Arc::new(Shared::new(self.flows, self.tokens, self.limits));
+        let mut shared = Shared::new(self.flows, self.tokens, self.limits);
+        (shared.deployed, shared.hosts) = (self.deployed, self.hosts);
+        let shared = Arc::new(shared);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = axum::serve(listener, routes::router(shared));
+        let serving = axum::serve(listener, routes::router(Arc::clone(&shared)));
         let serving = serving.with_graceful_shutdown(async move { drop(stopped.await) });
         runtime.spawn(async move {
             if let Err(error) = serving.await {
@@ -136,7 +161,7 @@ impl Server {
             }
         });
         tracing::info!(%address, "serving queries");
-        Ok(RunningServer { address, stop: Some(stop), runtime: Some(runtime) })
+        Ok(RunningServer { address, shared, stop: Some(stop), runtime: Some(runtime) })
     }
 }
 
@@ -149,9 +174,10 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A server that runs until this is dropped.
+/// A server that runs until this is dropped. That waits for changes of deployments that are being made, and for nothing else.
 pub struct RunningServer {
     address: SocketAddr,
+    shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     runtime: Option<Runtime>,
 }
@@ -166,6 +192,8 @@ impl RunningServer {
 impl Drop for RunningServer {
     fn drop(&mut self) {
         self.stop.take().map(|stop| stop.send(()));
+        // Those who hold versions let go of them before the program goes on.
+        self.shared.gate.close();
         if let Some(runtime) = self.runtime.take() {
             // Whoever is being answered loses the connection; nothing of a job depends on it.
             runtime.shutdown_background();

@@ -32,9 +32,12 @@ pub fn get(address: SocketAddr, path: &str) -> Reply {
 
 pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
     let mut stream = TcpStream::connect(address).unwrap();
+
+    let host =
+        if headers.iter().any(|header| header.starts_with("Host: ")) { "" } else { "Host: localhost\r\n" };
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n{headers}");
+    let head = format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}");
     write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
@@ -108,5 +111,15 @@ fn is_of(kind: &str, value: &Json) -> bool {
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         other => panic!("{other} is not checked"),
+    }
+}
+
+/// Whether a reply is as its path is described.
+pub fn check(document: &Json, reply: &Reply, described: &Json, path: &str) {
+    let response = &described["responses"][reply.status.to_string()];
+    assert!(response.is_object(), "{path}: {} is not described", reply.status);
+    for (kind, content) in response["content"].as_object().into_iter().flatten() {
+        assert!(reply.head.contains(&**kind), "{path}: {reply:?}");
+        assert_eq!(faults(document, &content["schema"], &reply.json(), path), Vec::<String>::new());
     }
 }

@@ -68,8 +68,9 @@ fn ask_over_http(address: SocketAddr, client: u64, keys: u64, pace: Duration, ov
         due += pace;
         for (n, connection) in connections.iter_mut().enumerate() {
             let key = key_of(answered + n as u64 + (client << 32), keys);
-            let request =
-                format!("GET /v1/flows/keeping/states/kept/entries/{key} HTTP/1.1\r\nHost: bench\r\n\r\n");
+            let request = format!(
+                "GET /v1/flows/keeping/states/kept/entries/{key} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            );
             connection.get_mut().write_all(request.as_bytes()).expect("a request is sent");
         }
         for connection in &mut connections {

@@ -8,6 +8,7 @@
 //! | `switch` | how one takes the other's place: the cut, and why it has no gap and no duplicate |
 //! | `rows`, `compare` | what versions have written, compared; corrections of upserts |
 //! | `plan` | what a deployment would do, before it is started |
+//! | `weak` | holding versions without keeping them running |
 //! | `progress`, `options` | how far a version is; what can be said about a deployment |
 //!
 //! [`Engine::deploy`] starts a version. The first of a flow is live. Another one runs beside it, with state, checkpoints, source positions and
@@ -26,6 +27,7 @@ mod progress;
 mod record;
 mod rows;
 mod switch;
+mod weak;
 
 pub(crate) use compare::compare_topics;
 pub use compare::{ComparedOutput, Comparison, Sample};
@@ -36,6 +38,7 @@ pub use plan::{Becomes, DeploymentPlan, PlannedPartition, PlannedState};
 pub use progress::{PartitionProgress, Progress};
 pub(crate) use record::RecordFile;
 pub(crate) use switch::{Places, ends_of, lines_of, places};
+pub use weak::WeakDeployment;
 
 use crate::engine::Engine;
 use crate::job::{Job, Metrics, Status};
@@ -171,6 +174,11 @@ impl Deployment {
     /// Reads again.
     pub fn resume(&self) {
         self.fleet.with_job(self.version, |job| job.resume());
+    }
+
+    /// Whether it reads nothing, because it was deployed so or [`Deployment::pause`] was called. `None` if it does not run.
+    pub fn is_paused(&self) -> Option<bool> {
+        self.fleet.with_job(self.version, |job| job.is_paused())
     }
 
     /// Changes how fast a source is read; see [`Job::set_rate_limit`](crate::Job::set_rate_limit).
