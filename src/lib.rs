@@ -95,8 +95,8 @@ pub use rivermark_engine::{
     PartitionProgress, PlannedPartition, PlannedState, Progress, Replay, Sample, State, WeakDeployment,
 };
 pub use rivermark_engine::{
-    CheckpointMetrics, Engine, Epoch, Job, Metrics, OperatorSnapshot, Options, Restart, RestoreFrom,
-    Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
+    CheckpointMetrics, Engine, Epoch, FailedCheckpoint, Job, Metrics, OperatorKind, OperatorSnapshot,
+    Options, Restart, RestoreFrom, Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
 pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
 pub use rivermark_engine::{

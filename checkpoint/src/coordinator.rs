@@ -427,7 +427,7 @@ impl Coordinator {
         self.carried.extend(attempt.acknowledged.into_values().flat_map(|parts| parts.sinks));
         self.failures += 1;
         self.any_from = now.saturating_add(self.options.min_pause);
-        actions.push(Action::Cancel { epoch });
+        actions.push(Action::Cancel { epoch, reason: reason.clone() });
         answer(attempt.requests, Err(format!("checkpoint {epoch} failed: {reason}")), actions);
         if self.failures > self.options.tolerated_failures {
             let failures = self.failures;

@@ -12,6 +12,7 @@ use crate::earlier::Earlier;
 use crate::endings::Endings;
 use crate::environment::{Environment, WorkerSeed};
 use crate::job::{JobShared, LastSavepoint};
+use crate::metrics::{CheckpointMetrics, FailedCheckpoint};
 use crate::parts::{self, Uploaded};
 use crate::stops::Stops;
 use crate::worker::{Command, Report};
@@ -24,7 +25,7 @@ use rivermark_log::Log;
 use rivermark_operators::partitions::{PartitionEntry, Partitions, Remembered};
 use rivermark_operators::sink::{CommitError, Committer, SinkContext, WrittenTopic};
 use rivermark_operators::source::SourcePartition;
-use rivermark_operators::{Error, Result};
+use rivermark_operators::{Error, Result, Timestamp};
 use rivermark_state::StateError;
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -151,8 +152,7 @@ enum Draining {
 /// What is measured about a checkpoint while it is taken.
 struct Taking {
     begun: Duration,
-    /// How long it took until it was stored.
-    duration: Duration,
+    stored: Option<Duration>,
     state_bytes: u64,
     uploaded_bytes: u64,
 }
@@ -367,6 +367,10 @@ impl Attempt {
             let _ = savepoint.answer.send(Err(error.to_string()));
         }
         let error = self.failure.take().unwrap_or(error);
+        // What is stored already is committed by the next attempt.
+        let unstored: Vec<Epoch> =
+            self.took.iter().filter(|(_, taking)| taking.stored.is_none()).map(|(epoch, _)| *epoch).collect();
+        unstored.into_iter().for_each(|epoch| self.note_failed(epoch, &format!("the job failed: {error}")));
         let is_final = is_final(&error);
         Some(Over::Badly { error, is_final })
     }
@@ -388,8 +392,7 @@ impl Attempt {
                 self.shared.set_status(crate::job::Status::Running);
             }
             Action::Inject { epoch, kind } => {
-                let taking =
-                    Taking { begun: now, duration: Duration::ZERO, state_bytes: 0, uploaded_bytes: 0 };
+                let taking = Taking { begun: now, stored: None, state_bytes: 0, uploaded_bytes: 0 };
                 self.took.insert(epoch, taking);
                 let last = kind != BarrierKind::Checkpoint;
                 let has_come = kind == BarrierKind::Final && self.draining == Draining::No;
@@ -399,9 +402,9 @@ impl Attempt {
                 }
                 self.send_all(|| Command::Barrier { epoch, last });
             }
-            Action::Cancel { epoch } => {
-                tracing::warn!(%epoch, "checkpoint given up");
-                self.took.remove(&epoch);
+            Action::Cancel { epoch, reason } => {
+                tracing::warn!(%epoch, reason, "checkpoint given up");
+                self.note_failed(epoch, &reason);
                 self.send_all(|| Command::Cancel { epoch });
             }
             Action::Store { manifest } => {
@@ -411,8 +414,9 @@ impl Attempt {
                     self.newest = Some(Arc::clone(&manifest));
                     self.shared.board.stored(&manifest, &self.checkpoints);
                     self.stored.store(manifest.epoch.0, Ordering::Release);
+                    let now = (self.clock)();
                     if let Some(taking) = self.took.get_mut(&manifest.epoch) {
-                        taking.duration = (self.clock)().saturating_sub(taking.begun);
+                        taking.stored = Some(now);
                     }
                 }
                 events.push(Event::StoreReplied { epoch: manifest.epoch, reply });
@@ -748,15 +752,36 @@ impl Attempt {
         }
     }
 
+    fn by_the_clock(&self, at: Duration) -> Timestamp {
+        Timestamp::from_millis(
+            self.origin_ms.saturating_add(i64::try_from(at.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// Counts a checkpoint that came to nothing.
+    fn note_failed(&mut self, epoch: Epoch, reason: &str) {
+        let Some(taking) = self.took.remove(&epoch) else { return };
+        let now = (self.clock)();
+        self.shared.checkpoint_failed(FailedCheckpoint {
+            epoch,
+            failed_at: self.by_the_clock(now),
+            duration: now.saturating_sub(taking.begun),
+            reason: reason.to_owned(),
+        });
+    }
+
     fn completed(&mut self, epoch: Epoch) {
         if let Some(manifest) = self.newest.as_ref().filter(|manifest| manifest.epoch == epoch) {
             self.shared.set_committed(Some(Arc::clone(manifest)));
         }
         let Some(taking) = self.took.remove(&epoch) else { return };
-        let Taking { duration, state_bytes, uploaded_bytes, .. } = taking;
+        let Taking { begun, stored, state_bytes, uploaded_bytes } = taking;
+        let stored = stored.unwrap_or(begun);
+        let duration = stored.saturating_sub(begun);
         tracing::debug!(%epoch, ?duration, state_bytes, uploaded_bytes, "checkpoint completed");
-        self.shared.checkpoint_completed(crate::job::CheckpointMetrics {
+        self.shared.checkpoint_completed(CheckpointMetrics {
             epoch,
+            stored_at: self.by_the_clock(stored),
             duration,
             state_bytes,
             uploaded_bytes,

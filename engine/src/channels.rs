@@ -137,6 +137,11 @@ impl Channels {
         self.waiting[exchange] == 0 && self.local[exchange].len() < self.most_local
     }
 
+    /// The exchanges in which there is none.
+    pub(crate) fn full(&self) -> impl Iterator<Item = usize> {
+        (0..self.waiting.len()).filter(|exchange| !self.has_room(ExchangeId(*exchange as u32)))
+    }
+
     /// Whether there is room in all of them.
     pub(crate) fn all_have_room(&self) -> bool {
         (0..self.waiting.len()).all(|exchange| self.has_room(ExchangeId(exchange as u32)))

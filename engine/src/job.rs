@@ -1,6 +1,9 @@
 //! A running job, as its owner sees it: status, metrics, stop.
 
 use crate::channels::Wake;
+use crate::metrics::{
+    CheckpointHistory, CheckpointMetrics, FailedCheckpoint, Metrics, OperatorKind, OperatorSnapshot,
+};
 use crate::pulse::Pulses;
 use crate::queries::{Board, JobQueries, LatestQuery, Queries, Query, View, WindowQuery};
 use crate::savepoint::{Savepoint, Savepoints};
@@ -9,17 +12,14 @@ use parking_lot::{Condvar, Mutex};
 use rivermark_checkpoint::{Epoch, Manifest, TaskId};
 use rivermark_operators::context::OperatorMetrics;
 use rivermark_operators::partitions::Partitions;
-use rivermark_operators::plan::Plan;
+use rivermark_operators::plan::{Node, NodeKind, Plan};
 use rivermark_operators::rate_limit::{RateLimit, Throttle};
 use rivermark_operators::{Error, Result, Timestamp};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Checkpoints that the metrics remember.
-const REMEMBERED_CHECKPOINTS: usize = 1000;
 
 /// What a job is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,98 +55,6 @@ impl Status {
     }
 }
 
-/// One completed checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointMetrics {
-    /// Its number.
-    pub epoch: Epoch,
-    /// From the barrier until it was stored; the commit of the sinks comes after that.
-    pub duration: Duration,
-    /// Size of all state files that it needs.
-    pub state_bytes: u64,
-    /// Size of those that were new.
-    pub uploaded_bytes: u64,
-}
-
-/// Counters of one operator over all workers, at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorSnapshot {
-    /// Its name in the flow.
-    pub name: String,
-    /// Records that came in since the job's start.
-    pub records_in: u64,
-    /// Records that went out since the job's start.
-    pub records_out: u64,
-    /// Bytes read or written outside since the job's start.
-    pub bytes: u64,
-    /// Records late for one of their windows, since the flow's first start.
-    pub late: u64,
-    /// Records that its function failed on and that became dead letters, since the job's start; those read again after a failure count
-    /// again.
-    pub dead_letters: u64,
-    /// The watermark that it reported last.
-    pub watermark: Timestamp,
-}
-
-/// What a job has done so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// Every operator, producers before consumers.
-    pub operators: Vec<OperatorSnapshot>,
-    /// Records read from all sources since the job's start; those read again after a failure count again.
-    pub records_read: u64,
-    /// Records that were late for one of their windows, since the flow's first start.
-    pub late_records: u64,
-    /// Records that became dead letters, over all operators, since the job's start.
-    pub dead_letters: u64,
-    /// The lowest watermark of a partition that has not ended.
-    pub watermark: Timestamp,
-    /// The last completed checkpoints, oldest first.
-    pub checkpoints: Vec<CheckpointMetrics>,
-    /// How many checkpoints this job has completed.
-    pub checkpoints_completed: u64,
-    /// How often the job was started again after a failure.
-    pub restarts: u64,
-    /// Time spent running since the job's start.
-    pub running: Duration,
-    /// Records that are known to lie ahead of the sources' readers, if they can tell: how far the job is behind.
-    pub backlog: Option<u64>,
-    /// How often a worker found a full channel before it, since the job's start: rises with backpressure.
-    pub backpressured_steps: u64,
-    /// Steps of all workers since the job's start.
-    pub steps: u64,
-}
-
-impl Metrics {
-    /// Of a job that has not been started.
-    pub(crate) fn of_nothing() -> Metrics {
-        Metrics {
-            operators: Vec::new(),
-            records_read: 0,
-            late_records: 0,
-            dead_letters: 0,
-            watermark: Timestamp::MIN,
-            checkpoints: Vec::new(),
-            checkpoints_completed: 0,
-            restarts: 0,
-            running: Duration::ZERO,
-            backlog: None,
-            backpressured_steps: 0,
-            steps: 0,
-        }
-    }
-
-    /// The counters of one operator.
-    pub fn operator(&self, name: &str) -> Option<&OperatorSnapshot> {
-        self.operators.iter().find(|operator| operator.name == name)
-    }
-
-    /// How far event time is behind `now`: for a live job, how old its results are.
-    pub fn watermark_lag(&self, now: Timestamp) -> Duration {
-        Duration::from_millis(now.millis().saturating_sub(self.watermark.millis()).max(0) as u64)
-    }
-}
-
 /// A wish of the job's owner.
 pub(crate) enum Wish {
     Checkpoint(Sender<Result<Epoch, String>>),
@@ -165,13 +73,14 @@ pub(crate) struct LastSavepoint {
 /// What the job's threads and its owner share.
 pub(crate) struct JobShared {
     pub(crate) operators: HashMap<Arc<str>, Arc<OperatorMetrics>>,
-    order: Vec<Arc<str>>,
+    order: Vec<PlannedOperator>,
+    /// The counters of exchanges, by their numbers.
+    exchanges: Vec<Arc<OperatorMetrics>>,
     sources: Vec<Arc<str>>,
     throttles: HashMap<Arc<str>, Arc<Throttle>>,
     status: Mutex<Status>,
     changed: Condvar,
-    checkpoints: Mutex<VecDeque<CheckpointMetrics>>,
-    completed: AtomicU64,
+    checkpoints: Mutex<CheckpointHistory>,
     restarts: AtomicU64,
     steps: AtomicU64,
     backpressured: AtomicU64,
@@ -192,21 +101,46 @@ pub(crate) struct JobShared {
     committed: Mutex<Option<Arc<Manifest>>>,
 }
 
+/// An operator's place in the plan.
+struct PlannedOperator {
+    name: Arc<str>,
+    kind: OperatorKind,
+    inputs: Vec<usize>,
+}
+
+impl PlannedOperator {
+    fn of(node: &Node) -> PlannedOperator {
+        // One that reads two outputs of the same operator is connected to it once.
+        let mut inputs = node.upstream.clone();
+        inputs.sort_unstable();
+        inputs.dedup();
+        PlannedOperator { name: Arc::clone(&node.name), kind: OperatorKind::of(&node.kind), inputs }
+    }
+}
+
 impl JobShared {
     pub(crate) fn new(plan: &Plan, workers: usize) -> JobShared {
-        let order: Vec<_> = plan.nodes().iter().map(|node| Arc::clone(&node.name)).collect();
+        let order: Vec<_> = plan.nodes().iter().map(PlannedOperator::of).collect();
+        let counters = |name: &Arc<str>| (Arc::clone(name), Arc::new(OperatorMetrics::new(Arc::clone(name))));
+        let operators: HashMap<_, _> = order.iter().map(|operator| counters(&operator.name)).collect();
+        let mut exchanges: Vec<_> = plan
+            .nodes()
+            .iter()
+            .filter_map(|node| match node.kind {
+                NodeKind::Exchange(id) => Some((id, Arc::clone(&operators[&node.name]))),
+                _ => None,
+            })
+            .collect();
+        exchanges.sort_by_key(|(id, _)| *id);
         JobShared {
-            operators: order
-                .iter()
-                .map(|n| (Arc::clone(n), Arc::new(OperatorMetrics::new(Arc::clone(n)))))
-                .collect(),
+            operators,
             order,
+            exchanges: exchanges.into_iter().map(|(_, metrics)| metrics).collect(),
             sources: plan.sources().map(|(name, _)| Arc::clone(name)).collect(),
             throttles: plan.throttles().map(|(name, limit)| (Arc::clone(name), Arc::clone(limit))).collect(),
             status: Mutex::new(Status::Recovering),
             changed: Condvar::new(),
             checkpoints: Mutex::default(),
-            completed: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             backpressured: AtomicU64::new(0),
@@ -274,16 +208,20 @@ impl JobShared {
     }
 
     pub(crate) fn checkpoint_completed(&self, checkpoint: CheckpointMetrics) {
-        self.completed.fetch_add(1, Ordering::Relaxed);
-        let mut checkpoints = self.checkpoints.lock();
-        if checkpoints.len() == REMEMBERED_CHECKPOINTS {
-            checkpoints.pop_front();
-        }
-        checkpoints.push_back(checkpoint);
+        self.checkpoints.lock().complete(checkpoint);
+    }
+
+    pub(crate) fn checkpoint_failed(&self, checkpoint: FailedCheckpoint) {
+        self.checkpoints.lock().fail(checkpoint);
     }
 
     pub(crate) fn checkpoints_completed(&self) -> u64 {
-        self.completed.load(Ordering::Relaxed)
+        self.checkpoints.lock().completed
+    }
+
+    /// The counters of an exchange.
+    pub(crate) fn exchange(&self, number: usize) -> Option<&OperatorMetrics> {
+        self.exchanges.get(number).map(|metrics| &**metrics)
     }
 
     pub(crate) fn count_step(&self, backpressured: bool) {
@@ -312,21 +250,25 @@ impl JobShared {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let snapshot = |name: &Arc<str>| {
-            let operator = &self.operators[name];
+        let snapshot = |planned: &PlannedOperator| {
+            let operator = &self.operators[&planned.name];
             OperatorSnapshot {
-                name: name.to_string(),
+                name: planned.name.to_string(),
+                kind: planned.kind,
+                inputs: planned.inputs.clone(),
                 records_in: operator.records_in(),
                 records_out: operator.records_out(),
                 bytes: operator.bytes(),
                 late: operator.late(),
                 dead_letters: operator.dead_letters(),
                 watermark: operator.watermark(),
+                backpressured: operator.backpressured(),
             }
         };
         let operators: Vec<_> = self.order.iter().map(snapshot).collect();
         let partitions = self.partitions.lock().all();
         let open = partitions.iter().filter(|partition| !partition.ended());
+        let checkpoints = self.checkpoints.lock();
         let backlogs = self.backlogs.iter().map(|backlog| backlog.load(Ordering::Relaxed));
         Metrics {
             backlog: backlogs.map(|backlog| (backlog != u64::MAX).then_some(backlog)).sum(),
@@ -335,8 +277,11 @@ impl JobShared {
             dead_letters: operators.iter().map(|operator| operator.dead_letters).sum(),
             watermark: open.map(|partition| partition.watermark()).min().unwrap_or(Timestamp::MAX),
             operators,
-            checkpoints: self.checkpoints.lock().iter().cloned().collect(),
-            checkpoints_completed: self.completed.load(Ordering::Relaxed),
+            checkpoints: checkpoints.last.iter().cloned().collect(),
+            checkpoints_completed: checkpoints.completed,
+            failed_checkpoints: checkpoints.last_failed.iter().cloned().collect(),
+            checkpoints_failed: checkpoints.failed,
+            workers: self.backlogs.len(),
             restarts: self.restarts.load(Ordering::Relaxed),
             running: self.over_after.lock().unwrap_or_else(|| self.started.elapsed()),
             backpressured_steps: self.backpressured.load(Ordering::Relaxed),

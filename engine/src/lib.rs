@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `engine` | [`Engine`]: a data directory and the jobs on it; threads |
 //! | `job` | [`Job`]: status, metrics, stop |
+//! | `metrics` | [`Metrics`]: what a job has done, as numbers |
 //! | `attempt` | one attempt to run a job: performs what the checkpoint coordinator decides |
 //! | `worker` | one shard of every operator, as a machine that steps |
 //! | `inlet`, `channels` | the exchange between workers |
@@ -39,6 +40,7 @@ mod explain;
 mod inlet;
 mod inspect;
 mod job;
+mod metrics;
 mod options;
 mod parts;
 mod pulse;
@@ -65,7 +67,8 @@ pub use inspect::{
     CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, FilesVerified, OperatorSummary,
     PositionSummary, SinkSummary, StateSummary,
 };
-pub use job::{CheckpointMetrics, Job, Metrics, OperatorSnapshot, Status};
+pub use job::{Job, Status};
+pub use metrics::{CheckpointMetrics, FailedCheckpoint, Metrics, OperatorKind, OperatorSnapshot};
 pub use options::{Options, Restart, StateBackend};
 pub use queries::{LatestQuery, PartitionOffset, Queries, Query, View, WindowQuery};
 pub use rivermark_checkpoint::Summary as StoredCheckpoint;

@@ -110,6 +110,8 @@ pub(crate) struct Worker {
     /// How many partitions it was given, and took.
     taken: u64,
     steps_since_flush: u32,
+    /// When the last step began.
+    last_step: Option<Timestamp>,
     ended: bool,
 }
 
@@ -155,6 +157,7 @@ impl Worker {
             told_sources_ended: false,
             taken: 0,
             steps_since_flush: 0,
+            last_step: None,
             ended: false,
         };
         worker.report(Report::Restored { worker: worker.id });
@@ -179,6 +182,7 @@ impl Worker {
     }
 
     fn try_step(&mut self, now: Timestamp) -> Result<Step> {
+        self.count_backpressure(now);
         let mut busy = self.obey(now)?;
         if self.ended {
             return Ok(Step::Done);
@@ -208,6 +212,19 @@ impl Worker {
             (false, Progress::Throttled(until)) => Step::Until(until),
             (false, _) => Step::Idle,
         })
+    }
+
+    /// Counts the time since the last step for the exchanges that it left full. Once a millisecond at most.
+    fn count_backpressure(&mut self, now: Timestamp) {
+        let last = self.last_step.get_or_insert(now);
+        let passed = now.millis().saturating_sub(last.millis());
+        if passed <= 0 {
+            return;
+        }
+        *last = now;
+        for exchange in self.channels.full().filter_map(|exchange| self.shared.exchange(exchange)) {
+            exchange.add_backpressured_ms(passed as u64);
+        }
     }
 
     /// Takes all commands that have come.

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Names one exchange of a plan.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -212,6 +213,7 @@ pub struct OperatorMetrics {
     late: AtomicU64,
     dead_letters: AtomicU64,
     watermark: AtomicI64,
+    backpressured_ms: AtomicU64,
 }
 
 impl OperatorMetrics {
@@ -225,6 +227,7 @@ impl OperatorMetrics {
             late: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
+            backpressured_ms: AtomicU64::new(0),
         }
     }
 
@@ -258,6 +261,11 @@ impl OperatorMetrics {
         self.watermark.store(watermark.millis(), Ordering::Relaxed);
     }
 
+    /// Counts time in which a worker had no room for what it sent into this exchange.
+    pub fn add_backpressured_ms(&self, millis: u64) {
+        self.backpressured_ms.fetch_add(millis, Ordering::Relaxed);
+    }
+
     /// Begins where the checkpoint left off.
     pub fn restore_late(&self, late: u64) {
         self.late.store(late, Ordering::Relaxed);
@@ -286,6 +294,11 @@ impl OperatorMetrics {
     /// Dead letters since the job started.
     pub fn dead_letters(&self) -> u64 {
         self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// For how long what was sent into this exchange has found no room, summed over workers, since the job started.
+    pub fn backpressured(&self) -> Duration {
+        Duration::from_millis(self.backpressured_ms.load(Ordering::Relaxed))
     }
 
     /// The watermark last reported.

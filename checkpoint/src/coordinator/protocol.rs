@@ -213,6 +213,8 @@ pub enum Action {
     Cancel {
         /// The epoch.
         epoch: Epoch,
+        /// Why it failed.
+        reason: String,
     },
     /// Store the manifest, always the same bytes for the same epoch. Answer: [`Event::StoreReplied`].
     Store {

@@ -160,6 +160,11 @@ fn the_next_epoch_is_not_stored_before_the_last_one_is_committed() {
     assert_eq!(stored_manifest(&actions).parent, Some(Epoch(1)));
 }
 
+fn cancelled(action: &Action) -> (u64, &str) {
+    let Action::Cancel { epoch, reason } = action else { panic!("{action:?}") };
+    (epoch.0, reason)
+}
+
 #[test]
 fn an_epoch_that_times_out_is_cancelled_and_its_output_owed_with_the_next() {
     let mut it = running(2);
@@ -167,7 +172,7 @@ fn an_epoch_that_times_out_is_cancelled_and_its_output_owed_with_the_next() {
     acknowledge(&mut it, 1, 0, 1);
     assert_eq!(it.wake_at(), Some(secs(100)));
     let actions = tick(&mut it, 100);
-    assert_eq!(actions[0], Action::Cancel { epoch: Epoch(1) });
+    assert_eq!(cancelled(&actions[0]).0, 1);
     let Action::Answer { request: 1, outcome: Err(reason) } = &actions[1] else { panic!("{actions:?}") };
     assert!(reason.contains("no acknowledgement from task 1"), "{reason}");
     // The pause after a failure holds for requests too.
@@ -189,7 +194,9 @@ fn a_refused_store_keeps_all_it_owes_until_one_succeeds() {
         request(&mut it, now, epoch);
         acknowledge(&mut it, now, 0, epoch);
         if epoch == 1 {
-            assert_eq!(reply(&mut it, now, epoch, refused())[0], Action::Cancel { epoch: Epoch(1) });
+            let actions = reply(&mut it, now, epoch, refused());
+            let (epoch, reason) = cancelled(&actions[0]);
+            assert!(epoch == 1 && reason.contains("the store refused it"), "{reason}");
         }
     }
     let actions = reply(&mut it, 11, 2, StoreReply::Stored);
@@ -313,7 +320,9 @@ fn stopping_tries_again_until_a_checkpoint_is_committed() {
     assert!(reply(&mut it, 1, 1, StoreReply::Stored).contains(&stop(2)));
     committed(&mut it, 1, 0, 1);
     let declined = Event::Declined { task: TaskId(0), epoch: Epoch(2), reason: "full".to_owned() };
-    assert_eq!(it.step(secs(2), declined), [Action::Cancel { epoch: Epoch(2) }]);
+    let actions = it.step(secs(2), declined);
+    let [cancel] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(cancelled(cancel), (2, "task 0 declined it: full"));
     assert_eq!(tick(&mut it, 3), [stop(3)]);
     acknowledge(&mut it, 3, 0, 3);
     reply(&mut it, 3, 3, StoreReply::Stored);

@@ -41,7 +41,8 @@ pub(crate) use switch::{Places, ends_of, lines_of, places};
 pub use weak::WeakDeployment;
 
 use crate::engine::Engine;
-use crate::job::{Job, Metrics, Status};
+use crate::job::{Job, Status};
+use crate::metrics::Metrics;
 use crate::queries::{LatestQuery, Queries, Query, View, WindowQuery};
 use fleet::Switch;
 use rivermark_operators::rate_limit::RateLimit;

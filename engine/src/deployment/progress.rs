@@ -1,7 +1,8 @@
 //! How far a version is behind the live one.
 
 use super::machine::State;
-use crate::job::{JobShared, Metrics};
+use crate::job::JobShared;
+use crate::metrics::Metrics;
 use rivermark_operators::Timestamp;
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};

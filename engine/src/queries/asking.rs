@@ -3,7 +3,8 @@
 use super::live::LiveVersion;
 use super::reader::JobQueries;
 use super::{LatestQuery, Query, View, WindowQuery};
-use crate::job::{Job, Metrics, Status};
+use crate::job::{Job, Status};
+use crate::metrics::Metrics;
 use rivermark_checkpoint::Epoch;
 use rivermark_operators::Result;
 use std::fmt;

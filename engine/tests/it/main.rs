@@ -4,6 +4,7 @@
 mod ends;
 mod jobs;
 mod limits;
+mod metrics;
 mod patterns;
 mod simulations;
 mod support;

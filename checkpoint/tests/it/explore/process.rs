@@ -164,7 +164,7 @@ impl Process {
                 self.restart_from_memory(scope, number);
             }
             Action::Fail { .. } => self.alive = false,
-            Action::Cancel { epoch } if scope.draft == Draft::AbortsOutputOfFailedEpochs => {
+            Action::Cancel { epoch, .. } if scope.draft == Draft::AbortsOutputOfFailedEpochs => {
                 self.cancelled.push(epoch)
             }
             // Tasks keep what they have prepared.
