@@ -35,8 +35,8 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rivermark-server",
-        &["rivermark-engine", "rivermark-operators"],
-        "the server asks jobs as any program could, and nothing of it is in one that does not want it",
+        &["rivermark-engine", "rivermark-operators", "rivermark-log"],
+        "the server asks jobs and reads the log as any program could, and nothing of it is in one that does not want it",
     ),
     (
         "rivermark-cli",
@@ -72,6 +72,7 @@ const CONFINED: &[(&str, &str, &str)] = &[
         "rivermark-cli",
         "what a signal does is for a program to say, never for a library below it",
     ),
+    ("futures-util", "rivermark-server", "an answer that goes on is a stream, and nothing else is"),
     ("tokio", "rivermark-server", "the crates impose no async runtime; the server owns one"),
 ];
 

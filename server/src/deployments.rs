@@ -7,6 +7,7 @@
 //! 3. A change goes on when its client has gone away: what becomes of it is in the next answer, and in the log of the program.
 
 use crate::answer::{Refusal, body};
+use crate::events::{job, without_jobs};
 use crate::guard;
 use crate::routes::{Answer, Parts, Shared, malformed_path, quoted, read_body, status};
 use axum::Router;
@@ -92,24 +93,30 @@ impl Deployed {
         })
     }
 
-    /// All versions. May wait for a switch.
+    /// All versions, with what their jobs have done. May wait for a switch.
     pub(crate) fn describe(&self) -> Result<Json, Refusal> {
         let any = self.upgrade()?;
         let record = any.deployments();
         let describe = |(number, version): (&u64, &rivermark_engine::Version)| {
             let running = any.other(*number);
-            let job = running.as_ref().and_then(Deployment::status);
+            let now = running.as_ref().and_then(Deployment::status);
+            let metrics = running.as_ref().and_then(Deployment::metrics);
+            let job = now
+                .as_ref()
+                .zip(metrics)
+                .map(|(now, metrics)| job(&record.flow, Some(*number), now, &metrics));
             json!({
                 "version": number,
                 "state": version.state,
-                "status": job.as_ref().map(status),
-                "failure": job.as_ref().and_then(failure),
+                "status": now.as_ref().map(status),
+                "failure": now.as_ref().and_then(failure),
                 "paused": running.as_ref().and_then(Deployment::is_paused),
                 "reason": version.reason,
                 "refused": running.as_ref().and_then(Deployment::refused),
                 "kept_until_ms": version.kept_until_ms,
                 "outputs": version.outputs.iter().map(|(alias, output)| (alias.clone(), json!(output.topic))).collect::<serde_json::Map<_, _>>(),
                 "progress": running.as_ref().and_then(Deployment::progress).map(|progress| progress_of(&progress)),
+                "job": job,
             })
         };
         Ok(json!({
@@ -188,7 +195,7 @@ fn deployed<'a>(shared: &'a Shared, flow: &str) -> Result<&'a Deployed, Refusal>
 
 async fn list(State(shared): State<Arc<Shared>>, path: Parts<String>) -> Answer {
     let Path(flow) = path.map_err(malformed_path)?;
-    Ok(body(look(&shared, &flow).await?.to_string().into_bytes()))
+    Ok(body(without_jobs(&look(&shared, &flow).await?).to_string().into_bytes()))
 }
 
 /// All versions of a flow: one at a time looks, the others wait.

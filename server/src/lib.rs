@@ -37,6 +37,9 @@
 //! | `GET /v1/flows/{flow}/deployments` | the versions of a flow: what each is, and how far it has come |
 //! | `POST /v1/flows/{flow}/deployments/{version}/promote` | the version becomes the live one; so `rollback`, `retire`, `pause`, `resume` |
 //! | `GET /v1/flows/{flow}/deployments/{version}/compare` | what it and the live version have written, compared |
+//! | `GET /v1/log/topics` | the topics of the log and their partitions ([`Server::log`]) |
+//! | `GET /v1/log/topics/{topic}/partitions/{partition}/records` | records `from` an offset or a `time` on |
+//! | `GET /v1/events` | a sample of all jobs and versions each second, as server-sent events |
 //! | `GET /openapi.json` | a description of all this |
 //! | `GET /metrics` | metrics of the jobs and the server, for Prometheus |
 //! | `GET /healthz`, `GET /readyz` | whether it runs; whether every flow can be asked |
@@ -48,10 +51,13 @@
 
 mod answer;
 mod deployments;
+mod events;
 mod guard;
 mod limits;
 mod metrics;
 mod openapi;
+mod operator_metrics;
+mod records;
 mod routes;
 mod served;
 mod server;

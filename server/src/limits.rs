@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What one client can cost. Requests beyond it are refused, with the status that is named.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Entries of an answer: 413. Default: 10,000.
+    /// Entries or records of an answer: 413. Default: 10,000.
     pub entries: usize,
     /// Bytes of an answer's entries: 413. Default: 8 MiB.
     pub bytes: usize,
@@ -17,8 +17,10 @@ pub struct Limits {
     pub time: Duration,
     /// Requests at once: 429. Default: 1,024.
     pub requests: usize,
-    /// Requests at once that look at whole states: 429. Default: 4.
+    /// Requests at once that look at whole states or the log: 429. Default: 4.
     pub scans: usize,
+    /// Clients at once that listen to events: 429. Default: 64.
+    pub listeners: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +33,7 @@ impl Default for Limits {
             time: Duration::from_secs(10),
             requests: 1024,
             scans: 4,
+            listeners: 64,
         }
     }
 }

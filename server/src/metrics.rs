@@ -1,5 +1,6 @@
 //! Metrics in the text format of OpenMetrics, under names as Prometheus has them: base units, `_total` for counters.
 
+use crate::operator_metrics::Operators;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -45,6 +46,7 @@ pub(crate) fn registry(flows: Vec<Queries>) -> (Registry, Requests) {
     let help = "Time from a request's head to its answer";
     registry.register_with_unit("http_request_duration", help, Unit::Seconds, requests.seconds.clone());
     registry.register("http_requests_at_once", "Requests being answered", requests.at_once.clone());
+    registry.register_collector(Box::new(Operators { flows: flows.clone() }));
     registry.register_collector(Box::new(Jobs { flows }));
     (registry, requests)
 }

@@ -1,6 +1,7 @@
 //! The description of what the server answers, as OpenAPI 3.1. A test holds it against the server, path by path.
 
 mod deployments;
+mod log;
 
 use crate::routes::{ENTRIES, ENTRY, FLOW, FLOWS, HEALTHZ, METRICS, OPENAPI, QUERY, READYZ, WINDOWS};
 use serde_json::{Map, Value as Json, json};
@@ -62,7 +63,7 @@ pub(crate) fn document() -> Json {
         (HEALTHZ, text("Whether the server runs", &[429])),
         (READYZ, text("Whether every flow can be asked", &[429, 503])),
     ];
-    let paths = paths.into_iter().chain(deployments::paths());
+    let paths = paths.into_iter().chain(deployments::paths()).chain(log::paths());
     let paths: Map<String, Json> =
         paths.map(|(path, item)| (path.to_owned(), with_parts(path, item))).collect();
     json!({
@@ -85,6 +86,7 @@ fn all_schemas() -> Json {
     let mut all = schemas();
     if let Some(all) = all.as_object_mut() {
         all.extend(deployments::schemas());
+        all.extend(log::schemas());
     }
     all
 }

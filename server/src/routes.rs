@@ -2,10 +2,12 @@
 
 use crate::answer::{Refusal, at, body, object};
 use crate::deployments::{self, DeployedFlows, Gate};
+use crate::events::{self, EVENTS, Samples};
 use crate::guard;
 use crate::limits::Limits;
 use crate::metrics::{Requests, registry};
 use crate::openapi;
+use crate::records;
 use crate::served::{ServedState, ServedWindows, Wanted};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -17,6 +19,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 use rivermark_engine::{Epoch, Queries, StateKind, Status, View};
+use rivermark_log::Log;
 use rivermark_operators::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -48,11 +51,20 @@ pub(crate) struct Flow {
 /// A version and an epoch of it, and what answers say of that.
 type Written = ((u64, Epoch), Arc<str>);
 
+/// A page that is served: which paths are its own, and what answers them.
+pub(crate) type Page = (fn(&str) -> bool, fn() -> Router<Arc<Shared>>);
+
 /// What all requests share.
 pub(crate) struct Shared {
     flows: BTreeMap<String, Flow>,
     pub(crate) deployed: DeployedFlows,
     pub(crate) gate: Gate,
+    /// Jobs that are shown and of which no state is served.
+    pub(crate) jobs: Vec<Queries>,
+    /// Until the server ends.
+    pub(crate) log: Mutex<Option<Log>>,
+    pub(crate) samples: Samples,
+    pub(crate) page: Option<Page>,
     tokens: Vec<String>,
     /// Names of this server beside its addresses.
     pub(crate) hosts: Vec<String>,
@@ -182,10 +194,26 @@ pub(crate) fn status(status: &Status) -> &'static str {
 
 impl Shared {
     pub(crate) fn new(flows: BTreeMap<String, Flow>, tokens: Vec<String>, limits: Limits) -> Self {
-        let (deployed, gate, hosts) = (DeployedFlows::new(), Gate::default(), Vec::new());
+        let (deployed, gate, hosts, jobs) = (DeployedFlows::new(), Gate::default(), Vec::new(), Vec::new());
+        let samples = Samples::new(limits.listeners);
         let (registry, requests) = registry(flows.values().map(|flow| flow.queries.clone()).collect());
         let (room, scans) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.scans)));
-        Self { flows, deployed, gate, tokens, hosts, limits, registry, requests, room, scans }
+        Self {
+            flows,
+            deployed,
+            gate,
+            jobs,
+            log: Mutex::default(),
+            samples,
+            page: None,
+            tokens,
+            hosts,
+            limits,
+            registry,
+            requests,
+            room,
+            scans,
+        }
     }
 
     fn flow(&self, name: &str) -> Result<&Flow, Refusal> {
@@ -195,6 +223,16 @@ impl Shared {
         })
     }
 
+    /// What can be asked about jobs.
+    pub(crate) fn queries(&self) -> impl Iterator<Item = &Queries> {
+        self.flows.values().map(|flow| &flow.queries).chain(&self.jobs)
+    }
+
+    /// Whether a path is the page's own, which holds no secret.
+    fn is_asset(&self, path: &str) -> bool {
+        self.page.is_some_and(|(is_asset, _)| is_asset(path))
+    }
+
     /// Why a request is not for this server, if it is not.
     fn is_not_addressed(&self, request: &Request) -> Option<String> {
         let matters = self.tokens.is_empty() && ![HEALTHZ, READYZ].contains(&request.uri().path());
@@ -202,7 +240,8 @@ impl Shared {
     }
 
     fn lets_in(&self, request: &Request) -> bool {
-        if self.tokens.is_empty() || [HEALTHZ, READYZ].contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if self.tokens.is_empty() || [HEALTHZ, READYZ].contains(&path) || self.is_asset(path) {
             return true;
         }
         let sent =
@@ -223,8 +262,8 @@ fn is_same(known: &[u8], sent: &[u8]) -> bool {
 
 /// The paths, what answers them, and what stands before all of them.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route(FLOWS, get(flows))
+    let page = shared.page.map_or_else(Router::new, |(_, routes)| routes());
+    page.route(FLOWS, get(flows))
         .route(FLOW, get(flow))
         .route(ENTRY, get(entry))
         .route(ENTRIES, get(entries))
@@ -234,7 +273,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(METRICS, get(metrics))
         .route(HEALTHZ, get(async || "ok\n"))
         .route(READYZ, get(readyz))
+        .route(EVENTS, get(events::listen))
         .merge(deployments::routes(&shared))
+        .merge(records::routes())
         .fallback(async || {
             Refusal::NotFound(format!("there is no such path; {OPENAPI} describes those that there are"))
         })
@@ -246,7 +287,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
     let begun = Instant::now();
     shared.requests.at_once.inc();
-    let response = match shared.room.try_acquire() {
+    let mut response = match shared.room.try_acquire() {
         Err(_) => {
             let detail = format!("{} requests are being answered; try again", shared.limits.requests);
             Refusal::TooMany(detail).into_response()
@@ -257,6 +298,8 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             None => next.run(request).await,
         },
     };
+    // What a record or a key holds is never taken for a page.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     shared.requests.at_once.dec();
     shared.requests.answered(response.status().as_u16(), begun.elapsed());
     response
@@ -329,9 +372,10 @@ fn entries_limit(limit: &str, limits: &Limits) -> Result<usize, Refusal> {
 }
 
 /// Looks at a whole state, on a thread that may take its time, if there is one.
-async fn scan(shared: Arc<Shared>, look: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+pub(crate) async fn scan(shared: Arc<Shared>, look: impl FnOnce() -> Answer + Send + 'static) -> Answer {
     let Ok(permit) = Arc::clone(&shared.scans).try_acquire_owned() else {
-        let detail = format!("{} requests look at whole states already; try again", shared.limits.scans);
+        let detail =
+            format!("{} requests look at whole states or the log already; try again", shared.limits.scans);
         return Err(Refusal::TooMany(detail));
     };
     let looked = tokio::task::spawn_blocking(move || {
@@ -339,7 +383,7 @@ async fn scan(shared: Arc<Shared>, look: impl FnOnce() -> Answer + Send + 'stati
         drop(permit);
         answer
     });
-    looked.await.unwrap_or_else(|error| Err(Refusal::Failed(format!("looking at the state: {error}"))))
+    looked.await.unwrap_or_else(|error| Err(Refusal::Failed(format!("looking: {error}"))))
 }
 
 /// The body of a request, within the limits.

@@ -1,16 +1,18 @@
 //! The server: what it serves, and the threads that it runs on.
 
 use crate::deployments::{Deployed, DeployedFlows};
+use crate::events;
 use crate::limits::Limits;
-use crate::routes::{self, Flow, Shared};
+use crate::routes::{self, Flow, Page, Shared};
 use crate::served::{ServedKey, Typed, TypedWindows};
 use rivermark_engine::{Deployment, Queried, Queries};
+use rivermark_log::Log;
 use rivermark_operators::{Error, Key, Result, StateValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -24,6 +26,9 @@ pub struct Server {
     threads: usize,
     flows: BTreeMap<String, Flow>,
     deployed: DeployedFlows,
+    jobs: Vec<Queries>,
+    log: Option<Log>,
+    page: Option<Page>,
 }
 
 impl Default for Server {
@@ -43,6 +48,9 @@ impl Server {
             threads: 2,
             flows: BTreeMap::new(),
             deployed: DeployedFlows::new(),
+            jobs: Vec::new(),
+            log: None,
+            page: None,
         }
     }
 
@@ -83,6 +91,20 @@ impl Server {
     /// is being answered at that moment holds them until it is done; dropping the [`RunningServer`] waits for such requests, so drop it first.
     pub fn deployments(mut self, deployment: &Deployment) -> Server {
         self.deployed.insert(deployment.flow().to_owned(), Deployed::new(deployment.downgrade()));
+        self
+    }
+
+    /// Shows a job in `/v1/events`, of which no state is served. A job of which some is, and every version that is
+    /// [deployed](Server::deployments), is there anyway.
+    pub fn job(mut self, job: &Job) -> Server {
+        self.jobs.push(job.queries());
+        self
+    }
+
+    /// Serves the log: its topics, and the records in them, committed ones only. All topics, so what is in them must be for whoever can send the server a
+    /// request: see [`Server::token`]. The log is let go of when the [`RunningServer`] is dropped.
+    pub fn log(mut self, log: &Log) -> Server {
+        self.log = Some(log.clone());
         self
     }
 
@@ -150,11 +172,13 @@ impl Server {
             let _ = flow.queries.view();
         }
         let mut shared = Shared::new(self.flows, self.tokens, self.limits);
-        (shared.deployed, shared.hosts) = (self.deployed, self.hosts);
+        (shared.deployed, shared.hosts, shared.jobs) = (self.deployed, self.hosts, self.jobs);
+        (shared.log, shared.page) = (Mutex::new(self.log), self.page);
         let shared = Arc::new(shared);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = axum::serve(listener, routes::router(Arc::clone(&shared)));
         let serving = serving.with_graceful_shutdown(async move { drop(stopped.await) });
+        runtime.spawn(events::take(Arc::clone(&shared)));
         runtime.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the server of queries has ended");
@@ -174,7 +198,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A server that runs until this is dropped. That waits for changes of deployments that are being made, and for nothing else.
+/// A server that runs until this is dropped. That waits for changes of deployments that are being made, and for answers about
+/// deployments and the log, and for nothing else.
 pub struct RunningServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -194,6 +219,8 @@ impl Drop for RunningServer {
         self.stop.take().map(|stop| stop.send(()));
         // Those who hold versions let go of them before the program goes on.
         self.shared.gate.close();
+        // And nothing that is still on a thread keeps the log's directory.
+        self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = self.runtime.take() {
             // Whoever is being answered loses the connection; nothing of a job depends on it.
             runtime.shutdown_background();
