@@ -15,7 +15,7 @@ help: ## this list
 demo: ## a year of flights through a pipeline, crash and recovery included
 	$(PREPARED) cargo run --release --example demo -- $(ARGS)
 
-test: ## all tests of all crates, and every example in the documentation
+test: ## all tests of all crates, and every example in the documentation; the dashboard in a browser
 	$(PREPARED) cargo test --release --workspace $(ARGS)
 
 bench: ## criterion benches, then the benchmark programs of benches/src/bin

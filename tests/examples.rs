@@ -28,7 +28,9 @@ fn built(name: &str) -> PathBuf {
 fn every_example_ends_well_and_says_something() {
     let names = names();
     assert!(names.len() > 10, "the examples were not found: {names:?}");
-    for name in names {
+    // Cargo builds an example only with the features that it needs.
+    let is_built = |name: &String| cfg!(feature = "dashboard") || !name.ends_with("_dashboard");
+    for name in names.into_iter().filter(is_built) {
         let output = Command::new(built(&name)).output().unwrap();
         let (said, complaint) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -44,12 +44,16 @@
 //! | `GET /metrics` | metrics of the jobs and the server, for Prometheus |
 //! | `GET /healthz`, `GET /readyz` | whether it runs; whether every flow can be asked |
 //!
+//! With the feature `dashboard` there is a page at `/` that shows all this ([`Server::dashboard`](https://docs.rs/rivermark-server)).
+//!
 //! Versions of a flow: handed a job, the server asks that job. Handed the queries of a flow that is deployed
 //! ([`Engine::queries`](rivermark_engine::Engine::queries)), it follows the live version: no request fails because another one is promoted or one is
 //! rolled back, none that begins after that is answered by the old version, and no answer reflects less of the input than one before it. `at` says
 //! which version has answered. What the live version does not have, though another one has, is 404.
 
 mod answer;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod deployments;
 mod events;
 mod guard;

@@ -94,10 +94,10 @@ impl Server {
         self
     }
 
-    /// Shows a job in `/v1/events`, of which no state is served. A job of which some is, and every version that is
+    /// Shows a job in `/v1/events`, and so in the dashboard, of which no state is served. A job of which some is, and every version that is
     /// [deployed](Server::deployments), is there anyway.
-    pub fn job(mut self, job: &Job) -> Server {
-        self.jobs.push(job.queries());
+    pub fn job(mut self, job: impl Into<Queries>) -> Server {
+        self.jobs.push(job.into());
         self
     }
 
@@ -105,6 +105,14 @@ impl Server {
     /// request: see [`Server::token`]. The log is let go of when the [`RunningServer`] is dropped.
     pub fn log(mut self, log: &Log) -> Server {
         self.log = Some(log.clone());
+        self
+    }
+
+    /// Serves the dashboard at `/`: a page that shows what this server serves. It takes [`Server::deployments`], [`Server::log`], [`Server::job`] and states for all
+    /// of its parts. The page asks its reader for a [token](Server::token) if there is one, and keeps it until the browser's tab is closed.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard(mut self) -> Server {
+        self.page = Some((crate::dashboard::is_asset, crate::dashboard::routes));
         self
     }
 
