@@ -143,7 +143,7 @@ export function deploymentsView() {
 
   const view = {
     async act(flow, version, action, card) {
-      if (busy) return;
+      if (busy || latest.sample.changing.includes(flow)) return;
       const all = latest.sample.deployments.find((one) => one.flow === flow);
       const one = all.versions.find((each) => each.version === version);
       let reason = "";
@@ -160,7 +160,7 @@ export function deploymentsView() {
       card.querySelector("h2").focus();
     },
     async compare(flow, version) {
-      if (busy) return;
+      if (busy || latest.sample.changing.includes(flow)) return;
       compared.hidden = false;
       compared.replaceChildren(h("p", { class: "empty small" }, "Both are brought to the same offsets and compared."));
       const comparison = await during(() => get(path(flow, version, "compare")));

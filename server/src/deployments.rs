@@ -22,7 +22,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 
 pub(crate) const DEPLOYMENTS: &str = "/v1/flows/{flow}/deployments";
 pub(crate) const PROMOTE: &str = "/v1/flows/{flow}/deployments/{version}/promote";
@@ -31,6 +33,12 @@ pub(crate) const RETIRE: &str = "/v1/flows/{flow}/deployments/{version}/retire";
 pub(crate) const PAUSE: &str = "/v1/flows/{flow}/deployments/{version}/pause";
 pub(crate) const RESUME: &str = "/v1/flows/{flow}/deployments/{version}/resume";
 pub(crate) const COMPARE: &str = "/v1/flows/{flow}/deployments/{version}/compare";
+
+/// What was seen of the versions of each flow last, with what their jobs have done.
+pub(crate) type SeenVersions = Arc<std::sync::Mutex<BTreeMap<String, Json>>>;
+
+/// How long who samples waits for versions that are being switched.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The flows whose versions can be seen and changed.
 pub(crate) type DeployedFlows = BTreeMap<String, Deployed>;
@@ -171,8 +179,10 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .route(RETIRE, post(retire))
         .route(PAUSE, post(pause))
         .route(RESUME, post(resume))
+        // It lets both versions stand still for a moment.
+        .route(COMPARE, get(compare))
         .layer(from_fn_with_state(Arc::clone(shared), refuse_other_sites));
-    Router::new().route(DEPLOYMENTS, get(list)).route(COMPARE, get(compare)).merge(changes)
+    Router::new().route(DEPLOYMENTS, get(list)).merge(changes)
 }
 
 async fn refuse_other_sites(
@@ -215,7 +225,23 @@ pub(crate) async fn look(shared: &Arc<Shared>, flow: &str) -> Result<Json, Refus
         let detail = "the versions are being switched or compared; look again when that is over";
         Err(Refusal::Unavailable(detail.to_owned()))
     };
-    tokio::time::timeout(shared.limits.time, looked).await.unwrap_or_else(late)
+    timeout(shared.limits.time, looked).await.unwrap_or_else(late)
+}
+
+/// Looks at the versions of all flows. Answers for which of them they are being switched or compared: of those one has what was seen before.
+pub(crate) async fn refresh(shared: &Arc<Shared>) -> Vec<String> {
+    let mut changing = Vec::new();
+    for flow in shared.deployed.keys() {
+        let looked = timeout(PATIENCE, look(shared, flow)).await;
+        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Ok(Ok(versions)) => drop(seen.insert(flow.clone(), versions)),
+            // The program has let go of them.
+            Ok(Err(Refusal::NotFound(_))) => drop(seen.remove(flow)),
+            Ok(Err(_)) | Err(_) => changing.push(flow.clone()),
+        }
+    }
+    changing
 }
 
 /// Does something that may wait for a cut with a version; one at a time of each flow.

@@ -5,7 +5,7 @@
 //! 3. Versions cannot be looked at while they are switched ([`crate::deployments`]). Then the sample has what was seen of them before, and says so.
 
 use crate::answer::Refusal;
-use crate::deployments::{look, millis};
+use crate::deployments::{millis, refresh};
 use crate::routes::{Answer, Shared, status};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -13,19 +13,17 @@ use axum::http::{HeaderValue, Response, header};
 use futures_util::stream;
 use rivermark_engine::{Metrics, Status};
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 pub(crate) const EVENTS: &str = "/v1/events";
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a sample waits for versions that are being switched.
-const PATIENCE: Duration = Duration::from_millis(200);
 /// Checkpoints of a job that a sample tells of.
 const CHECKPOINTS: usize = 120;
 /// Checkpoints that failed that a sample tells of.
@@ -50,7 +48,6 @@ impl Samples {
 
 /// Takes samples as long as the server runs and somebody listens.
 pub(crate) async fn take(shared: Arc<Shared>) {
-    let mut versions = BTreeMap::new();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -61,23 +58,16 @@ pub(crate) async fn take(shared: Arc<Shared>) {
             ticks.reset_immediately();
         }
         ticks.tick().await;
-        let sample = sample(&shared, &mut versions).await;
+        let sample = sample(&shared).await;
         shared.samples.newest.send_replace(Some(Bytes::from(format!("event: sample\ndata: {sample}\n\n"))));
     }
 }
 
-async fn sample(shared: &Arc<Shared>, versions: &mut BTreeMap<String, Json>) -> Json {
-    let mut changing = Vec::new();
-    for flow in shared.deployed.keys() {
-        match timeout(PATIENCE, look(shared, flow)).await {
-            Ok(Ok(seen)) => drop(versions.insert(flow.clone(), seen)),
-            // The program has let go of them.
-            Ok(Err(Refusal::NotFound(_))) => drop(versions.remove(flow)),
-            Ok(Err(_)) | Err(_) => changing.push(flow),
-        }
-    }
+async fn sample(shared: &Arc<Shared>) -> Json {
+    let changing = refresh(shared).await;
+    let versions = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
     let mut jobs = Vec::new();
-    for seen in versions.values_mut() {
+    for seen in versions.values() {
         let of = seen["versions"].as_array().into_iter().flatten();
         jobs.extend(of.filter(|version| !version["job"].is_null()).map(|version| version["job"].clone()));
     }

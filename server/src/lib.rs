@@ -54,6 +54,7 @@
 mod answer;
 #[cfg(feature = "dashboard")]
 mod dashboard;
+mod deployment_metrics;
 mod deployments;
 mod events;
 mod guard;

@@ -1,7 +1,8 @@
 //! Which request gets which answer.
 
 use crate::answer::{Refusal, at, body, object};
-use crate::deployments::{self, DeployedFlows, Gate};
+use crate::deployment_metrics::Versions;
+use crate::deployments::{self, DeployedFlows, Gate, SeenVersions};
 use crate::events::{self, EVENTS, Samples};
 use crate::guard;
 use crate::limits::Limits;
@@ -58,6 +59,7 @@ pub(crate) type Page = (fn(&str) -> bool, fn() -> Router<Arc<Shared>>);
 pub(crate) struct Shared {
     flows: BTreeMap<String, Flow>,
     pub(crate) deployed: DeployedFlows,
+    pub(crate) seen: SeenVersions,
     pub(crate) gate: Gate,
     /// Jobs that are shown and of which no state is served.
     pub(crate) jobs: Vec<Queries>,
@@ -196,11 +198,14 @@ impl Shared {
     pub(crate) fn new(flows: BTreeMap<String, Flow>, tokens: Vec<String>, limits: Limits) -> Self {
         let (deployed, gate, hosts, jobs) = (DeployedFlows::new(), Gate::default(), Vec::new(), Vec::new());
         let samples = Samples::new(limits.listeners);
-        let (registry, requests) = registry(flows.values().map(|flow| flow.queries.clone()).collect());
+        let seen = SeenVersions::default();
+        let (mut registry, requests) = registry(flows.values().map(|flow| flow.queries.clone()).collect());
+        registry.register_collector(Box::new(Versions { seen: Arc::clone(&seen) }));
         let (room, scans) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.scans)));
         Self {
             flows,
             deployed,
+            seen,
             gate,
             jobs,
             log: Mutex::default(),
@@ -481,6 +486,7 @@ async fn windows(
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
+    deployments::refresh(&shared).await;
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &shared.registry)
         .map_err(|error| Refusal::Failed(format!("writing metrics: {error}")))?;

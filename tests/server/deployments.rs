@@ -118,6 +118,28 @@ fn a_version_is_promoted_compared_and_rolled_back() {
 }
 
 #[test]
+fn prometheus_reads_what_versions_are_and_how_far_behind() {
+    let deployed = deploy(|server| server);
+    let until = Instant::now() + DEADLINE;
+    // Caught up is close behind, and there a moment later.
+    let has = |line: &str| loop {
+        let text = get(deployed.server.address(), "/metrics").body;
+        if text.lines().any(|known| known == line) {
+            return;
+        }
+        assert!(Instant::now() < until, "{line} is not in {text}");
+    };
+    has("rivermark_deployment_state{flow=\"doubled\",version=\"1\",state=\"live\"} 1");
+    has("rivermark_deployment_state{flow=\"doubled\",version=\"2\",state=\"caught_up\"} 1");
+    has("rivermark_deployment_behind_records{flow=\"doubled\",version=\"2\"} 0.0");
+    has("rivermark_deployment_behind_seconds{flow=\"doubled\",version=\"2\"} 0.0");
+    has("rivermark_deployment_switches_total{flow=\"doubled\"} 0");
+    assert_eq!(deployed.ask(2, "promote", &[], "").status, 200);
+    has("rivermark_deployment_state{flow=\"doubled\",version=\"2\",state=\"live\"} 1");
+    has("rivermark_deployment_switches_total{flow=\"doubled\"} 1");
+}
+
+#[test]
 fn a_version_that_is_paused_reads_nothing_until_it_is_resumed() {
     let deployed = deploy(|server| server);
     assert_eq!(deployed.ask(2, "pause", &[], "").status, 200);
@@ -154,6 +176,10 @@ fn pages_of_other_sites_and_strangers_change_nothing() {
             assert_eq!(reply.status, 403, "{what}, {foreign}: {reply:?}");
         }
     }
+    // It changes nothing, and lets both stand still.
+    let compare = format!("{VERSIONS}/2/compare");
+    let foreign = [token, "Sec-Fetch-Site: cross-site"];
+    assert_eq!(request(deployed.server.address(), "GET", &compare, &foreign, "").status, 403);
     assert_eq!((deployed.blue.state(), deployed.green.state()), (State::Live, State::CaughtUp));
     assert_eq!(deployed.green.is_paused(), Some(false));
     assert_eq!(deployed.ask(2, "promote", &[token, own, "Sec-Fetch-Site: same-origin"], "").status, 200);
