@@ -51,6 +51,9 @@ pub(crate) struct List {
     /// The flow [default: all]
     #[arg(short, long)]
     flow: Option<String>,
+    /// Asks the running pipeline what each version is doing, and how far it is
+    #[arg(long)]
+    live: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -94,6 +97,12 @@ impl List {
             return show_remote(&listed, place);
         }
         let directory = place.directory()?;
+        if self.live {
+            let flow = place.flow(attempt, &directory, self.flow.as_deref())?;
+            let remote = self.server.expect(attempt, &directory)?;
+            let listed = remote.get(attempt, &format!("/v1/flows/{flow}/deployments"))?;
+            return show_remote(&listed, place);
+        }
         let flows = match &self.flow {
             Some(flow) => vec![place.flow(attempt, &directory, Some(flow))?],
             None => directory.flows()?,

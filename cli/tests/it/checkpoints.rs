@@ -83,10 +83,11 @@ fn everything_can_be_looked_at_beside_a_running_job() {
     assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
 }
 
-/// A state file of the newest checkpoint.
-fn state_file(data: &Data) -> PathBuf {
+/// The state files of all checkpoints.
+fn state_files(data: &Data) -> Vec<PathBuf> {
     let files = files(&data.path().join("checkpoints/words/1/files"));
-    files.into_iter().next_back().unwrap()
+    assert!(!files.is_empty());
+    files
 }
 
 #[test]
@@ -97,10 +98,10 @@ fn a_damaged_state_file_is_found() {
         whole["checkpoints"].as_array().unwrap().iter().all(|found| found["damage"] == json!([])),
         "{whole}"
     );
-    damage(&state_file(&data));
+    state_files(&data).iter().for_each(|file| damage(file));
     let found = data.say("checkpoint verify").expect(3);
     assert!(found.out.contains("damaged: state file") && found.err.contains("restore"), "{}", found.out);
-    std::fs::remove_file(state_file(&data)).unwrap();
+    state_files(&data).iter().for_each(|file| std::fs::remove_file(file).unwrap());
     let found = data.say("checkpoint verify --json").expect(3).json();
     let all = found["checkpoints"].as_array().unwrap();
     assert!(

@@ -195,5 +195,8 @@ fn a_directory_leads_to_the_server_of_its_pipeline() {
     assert_eq!(asked.lock().unwrap()[0].authorization.as_deref(), Some("Bearer hidden"));
     data.say("deploy promote 2 --token mine").expect(0);
     assert_eq!(asked.lock().unwrap()[1].authorization.as_deref(), Some("Bearer mine"));
+    data.say("deploy list --live").expect(0);
+    assert_eq!(asked.lock().unwrap()[2].line, "GET /v1/flows/words/deployments");
     drop(engine);
+    data.say("deploy list --live").expect(7).complains(&["listing deployments", "no pipeline runs on"]);
 }
