@@ -98,11 +98,11 @@ pub use rivermark_engine::{
     CheckpointMetrics, Engine, Epoch, FailedCheckpoint, Job, Metrics, OperatorKind, OperatorSnapshot,
     Options, Restart, RestoreFrom, Savepoint, StartFrom, StateBackend, StateDescription, StateKind, Status,
 };
-pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
 pub use rivermark_engine::{
     CheckpointSummary, ComparedAtRest, DamagedFile, DataDirectory, DescribedEntry, DirectoryInUse,
     FilesVerified, OperatorSummary, PositionSummary, SinkSummary, StateSummary, StoredCheckpoint, Types,
 };
+pub use rivermark_engine::{Contribution, Explain, Explanation, Made, Place};
 pub use rivermark_engine::{LatestQuery, PartitionOffset, Queried, Queries, Query, View, WindowQuery};
 pub use rivermark_log as log;
 pub use rivermark_operators::process::{Context, ProcessFunction, Side, States};

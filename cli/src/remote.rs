@@ -18,7 +18,7 @@ use std::time::Duration;
 const CONTROL: &str = "control.json";
 const TOKEN: &str = "control.token";
 /// The variable of the environment that has a token.
-const VARIABLE: &str = "RIVERMARK_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "RIVERMARK_TOKEN";
 /// How long a server may take to be reached.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long it may take to answer: a switch takes checkpoints of two versions.
@@ -109,7 +109,7 @@ impl Server {
     /// # Errors
     /// What says where it is cannot be read.
     pub(crate) fn find(&self, directory: Option<&DataDirectory>) -> Result<Option<Remote>> {
-        let variable = || std::env::var(VARIABLE).ok().filter(|token| !token.is_empty());
+        let variable = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let token = self.token.clone().or_else(variable);
         if let Some(url) = &self.url {
             return Ok(Some(Remote::at(url.trim_end_matches('/').to_owned(), token)));

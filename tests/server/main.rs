@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod client;
-mod versions;
 mod deployments;
 mod events;
 mod metrics;
 mod records;
+mod versions;
 
 use client::{Reply, check, get, request};
 use rivermark::connectors::{Collect, LogSource};

@@ -5,12 +5,17 @@
 //! | `choose` | which versions run: a function of the record of deployments and of what the program has |
 //! | `deploying` | `deploy VERSION`, and how a version begins |
 //! | `run` | `run`: the versions in the foreground, until they are over or somebody interrupts |
+//! | `serving` | what a pipeline that runs is served by, if it says nothing else |
+//! | `proving` | `audit` and `explain` |
 //! | `status` | what they are doing, as a line and as JSON |
 //! | `taking` | `savepoint NAME` |
 
 mod choose;
 mod deploying;
+mod proving;
 mod run;
+#[cfg(feature = "server")]
+mod serving;
 mod status;
 mod taking;
 
@@ -59,10 +64,13 @@ type ServeFn = Box<dyn Fn(&Running<'_>) -> Result<Serving, BoxError>>;
 /// ```
 ///
 /// The program then has the commands of `rivermark` (`log`, `checkpoint`, `state`, `deploy`, `savepoint`), about its own flow and data directory,
-/// and with its own types; and those that take code: `run`, `deploy VERSION` and `savepoint NAME`. `--help` lists them.
+/// and with its own types; and those that take code: `run`, `deploy VERSION`, `savepoint NAME`, `audit` and `explain`. `--help` lists them.
 ///
 /// - With [`Pipeline::version`], versions are deployed beside each other ([`Engine::deploy`]): each needs an output, `LogSink::output(..)`.
 /// - With [`Pipeline::flow`], there is one flow of any kind, which is started ([`Engine::start`]).
+///
+/// What runs is served over HTTP on the loopback interface, if the feature `server` is on: its versions, its log, `/metrics`, and with the feature `dashboard` a
+/// page. The commands `deploy promote`, `rollback` and so on find it by themselves. [`Pipeline::serve`] lets something else do that, with states say.
 ///
 /// It logs nothing by itself: a program that wants the engine's events installs a subscriber of `tracing` before.
 pub struct Pipeline {
@@ -99,6 +107,10 @@ pub struct Running<'a> {
     pub deployments: &'a [Deployment],
     /// The job of a pipeline without versions.
     pub job: Option<&'a Job>,
+    /// Where it is to listen, if the command line says (`run --listen ADDRESS`).
+    pub listen: Option<SocketAddr>,
+    /// The token to ask for, if the environment says (`RIVERMARK_TOKEN`).
+    pub token: Option<&'a str>,
 }
 
 /// A server of a running pipeline, which the commands `deploy promote`, `rollback` and so on ask.
@@ -145,6 +157,10 @@ enum PipelineCommand {
     Deploy(deploying::Deploy),
     /// Takes a savepoint of the pipeline, which must not run; or lists, shows, deletes those that there are
     Savepoint(taking::SavepointArguments),
+    /// Proves that what a version has published is what its log implies
+    Audit(proving::AuditArguments),
+    /// Says which records a published row was made of
+    Explain(proving::ExplainArguments),
     #[command(flatten)]
     Inspect(Inspect),
     /// Prints the script that completes command lines in a shell
@@ -217,7 +233,8 @@ impl Pipeline {
         self
     }
 
-    /// Serves the running pipeline: the commands that tell it something find the server through the data directory.
+    /// Serves the running pipeline by something else than a server of its versions and its log: the commands that tell it something find it through
+    /// the data directory.
     #[must_use]
     pub fn serve(mut self, serve: impl Fn(&Running<'_>) -> Result<Serving, BoxError> + 'static) -> Pipeline {
         self.serve = Some(Box::new(serve));
@@ -247,6 +264,8 @@ impl Pipeline {
             PipelineCommand::Run(run) => self.run(&run, &mut place),
             PipelineCommand::Deploy(deploy) => self.deploy(deploy, &mut place),
             PipelineCommand::Savepoint(savepoint) => self.savepoint(savepoint, &mut place),
+            PipelineCommand::Audit(audit) => self.audit(&audit, &mut place),
+            PipelineCommand::Explain(explain) => self.explain(&explain, &mut place),
             PipelineCommand::Inspect(command) => command.run(&mut place),
             PipelineCommand::Completions(completions) => completions.run(command(), &mut place),
         };

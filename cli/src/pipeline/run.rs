@@ -10,11 +10,11 @@
 use super::choose::choose;
 use super::deploying::Begin;
 use super::status::Glimpse;
-use super::{Pipeline, Running};
+use super::{Pipeline, Running, Serving};
 use crate::exit::{Exit, Failure, Result};
 use crate::inspect::place::{Place, STOP_IT};
 use crate::output::{Output, Table, or_dash};
-use crate::remote::Announced;
+use crate::remote::{Announced, TOKEN_VARIABLE};
 use crate::when::now_ms;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -26,6 +26,7 @@ use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::unregister;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -44,12 +45,18 @@ pub(super) struct Run {
     deploy: Option<u64>,
     #[command(flatten)]
     begin: Begin,
+    /// Where it is served over HTTP [default: a free port of 127.0.0.1]; beyond the loopback interface with $RIVERMARK_TOKEN only
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Serves nothing
+    #[arg(long, conflicts_with = "listen")]
+    no_server: bool,
 }
 
 impl Run {
     /// What `deploy VERSION` becomes.
     pub(super) fn deploying(version: u64, begin: Begin) -> Run {
-        Run { deploy: Some(version), begin }
+        Run { deploy: Some(version), begin, ..Run::default() }
     }
 }
 
@@ -253,7 +260,7 @@ impl Pipeline {
         // Of a process that was killed.
         Announced::clear(place.root());
         let work = self.work(engine, run, place)?;
-        let served = match self.announce(engine, &work, place) {
+        let served = match self.announce(engine, &work, run, place) {
             Ok(served) => served,
             Err(failure) => {
                 work.stop()?;
@@ -324,12 +331,36 @@ impl Pipeline {
         &self,
         engine: &Engine,
         work: &Work,
-        place: &Place,
-    ) -> Result<Option<(Announced, super::Serving)>> {
-        let Some(serve) = &self.serve else { return Ok(None) };
-        let running = Running { engine, flow: &self.name, deployments: work.deployments(), job: work.job() };
-        let serving = serve(&running).map_err(|e| Failure::of("serving the pipeline", e))?;
+        run: &Run,
+        place: &mut Place,
+    ) -> Result<Option<(Announced, Serving)>> {
+        if run.no_server {
+            return Ok(None);
+        }
+        let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let running = Running {
+            engine,
+            flow: &self.name,
+            deployments: work.deployments(),
+            job: work.job(),
+            listen: run.listen,
+            token: token.as_deref(),
+        };
+        let serving = match &self.serve {
+            Some(serve) => serve(&running),
+            #[cfg(feature = "server")]
+            None => super::serving::serve(&running),
+            #[cfg(not(feature = "server"))]
+            None if run.listen.is_some() => Err("the program was built without the feature `server`".into()),
+            #[cfg(not(feature = "server"))]
+            None => return Ok(None),
+        };
+        let serving = serving.map_err(|e| Failure::of("serving the pipeline", e))?;
         let announced = Announced::write(place.root(), serving.address, serving.token.as_deref())?;
+        if !place.output.is_json() {
+            place.output.line(format!("it is served at http://{}", serving.address))?;
+            place.output.flush()?;
+        }
         Ok(Some((announced, serving)))
     }
 

@@ -17,7 +17,7 @@ impl Ran {
         let mut command = pipeline();
         command.arg("--data").arg(data.path()).arg("run").arg("--json").args(arguments.split_whitespace());
         if !is_served {
-            command.env("WITHOUT_SERVER", "1");
+            command.arg("--no-server");
         }
         let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
