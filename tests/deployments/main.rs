@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod crashes;
+mod failed;
 mod queries;
 mod support;
 mod switches;

@@ -60,6 +60,10 @@ pub fn weight(version: u64, (number, ..): Number) -> u64 {
     if version > 1 && number % 5 == 0 { 2 } else { 1 }
 }
 
+/// A version that fails on a number.
+pub const FAILING: u64 = 66;
+pub const FAILS_ON: u64 = 5000;
+
 #[derive(Clone)]
 struct Total(u64);
 
@@ -72,6 +76,9 @@ impl ProcessFunction<u64, Number> for Total {
         number: Number,
         cx: &mut Context<'_, u64, TotalRow>,
     ) -> Result<(), BoxError> {
+        if self.0 == FAILING && number.0 == FAILS_ON {
+            return Err("told to fail".into());
+        }
         let total = cx.state(TOTAL).get()?.unwrap_or(0) + weight(self.0, number);
         cx.state(TOTAL).set(total)?;
         cx.emit((self.0, number.0, *key, total));
