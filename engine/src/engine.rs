@@ -180,7 +180,9 @@ impl Engine {
         let (options, savepoints) = (&options, self.inner.savepoints.clone());
         let environment =
             Environment::local(plan, options, self.resources(), &self.inner.directory, savepoints.clone())?;
-        launch(environment, from, Some(running))
+        let job = launch(environment, from, Some(running))?;
+        job.shared.offer_cores(setup.offers_cores);
+        Ok(job)
     }
 
     /// The data directory.
@@ -245,6 +247,8 @@ pub(crate) fn launch(environment: Environment, from: StartFrom, running: Option<
 pub(crate) struct Setup {
     /// Its workers, if not those of the options.
     pub(crate) workers: Option<usize>,
+    /// Whether its workers offer their cores to others.
+    pub(crate) offers_cores: bool,
     /// How far each partition may be read, by source and number.
     pub(crate) lines: Option<HashMap<String, HashMap<u32, Line>>>,
 }
@@ -524,6 +528,7 @@ impl Drop for Threads {
 fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
     seed.wake.register();
     let (id, reports): (_, Sender<Report>) = (seed.id, seed.reports.clone());
+    let shared = Arc::clone(&seed.shared);
     // Connectors are opened there.
     let built = catch_unwind(AssertUnwindSafe(|| seed.build())).unwrap_or_else(|panic| {
         Err(Error::engine(
@@ -541,6 +546,8 @@ fn work(seed: WorkerSeed, clock: Clock, stop: &AtomicBool) {
     };
     while !stop.load(Ordering::Relaxed) {
         match worker.step(clock.now()) {
+            // Whoever waits for a core waits for a step, and not for as long as the system lets a thread run.
+            Step::Busy if shared.offers_cores() => std::thread::yield_now(),
             Step::Busy => {}
             Step::Held => std::thread::park_timeout(HELD_PARK),
             Step::Until(until) => std::thread::park_timeout(clock.until(until).min(IDLE_PARK)),

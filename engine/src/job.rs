@@ -95,6 +95,8 @@ pub(crate) struct JobShared {
     pub(crate) pulses: Pulses,
     /// Whether nothing begins by itself: no periodic checkpoint, no new partition.
     is_quiet: AtomicBool,
+    /// Whether its workers offer their cores to others.
+    offers_cores: AtomicBool,
     /// Wakes the workers of the attempt that runs.
     wakes: Mutex<Vec<Wake>>,
     /// The newest checkpoint whose output is committed.
@@ -151,6 +153,7 @@ impl JobShared {
             over_after: Mutex::default(),
             pulses: Pulses::of(workers),
             is_quiet: AtomicBool::new(false),
+            offers_cores: AtomicBool::new(false),
             wakes: Mutex::default(),
             committed: Mutex::default(),
         }
@@ -174,6 +177,15 @@ impl JobShared {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet.load(Ordering::SeqCst)
+    }
+
+    /// Lets its workers offer their cores after each step, or not any more.
+    pub(crate) fn offer_cores(&self, offers: bool) {
+        self.offers_cores.store(offers, Ordering::Relaxed);
+    }
+
+    pub(crate) fn offers_cores(&self) -> bool {
+        self.offers_cores.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_wakes(&self, wakes: Vec<Wake>) {

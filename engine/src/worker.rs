@@ -77,6 +77,8 @@ pub(crate) enum Step {
 
 /// Batches taken from one sender of an inlet in one step, so that none starves the others.
 const BATCHES_PER_INLET: usize = 8;
+/// The same of a job that offers its cores after each step: others wait for less.
+const BATCHES_PER_SHORT_STEP: usize = 1;
 /// Steps between flushes while there is always something to do.
 const STEPS_PER_FLUSH: u32 = 4;
 
@@ -286,8 +288,9 @@ impl Worker {
     /// Takes batches and signals out of exchanges, later ones first.
     fn drain(&mut self, now: Timestamp) -> Result<bool> {
         let mut some = false;
+        let batches = if self.shared.offers_cores() { BATCHES_PER_SHORT_STEP } else { BATCHES_PER_INLET };
         for at in (0..self.inlets.len()).rev() {
-            some |= self.inlets[at].drain(BATCHES_PER_INLET, &mut self.channels, now, &mut self.parts)?;
+            some |= self.inlets[at].drain(batches, &mut self.channels, now, &mut self.parts)?;
         }
         Ok(some)
     }

@@ -206,7 +206,8 @@ impl Fleet {
             plan.throttles().for_each(|(_, throttle)| throttle.pause());
         }
         let lines = lines.map(|lines| lines.into_iter().collect());
-        let setup = Setup { workers: replay.workers, lines };
+        let offers_cores = !is_live && replay.offers_cores;
+        let setup = Setup { workers: replay.workers, offers_cores, lines };
         let job = match engine.start_plan(plan, replay.start_from(), setup) {
             Ok(job) => job,
             Err(error) => {

@@ -16,6 +16,9 @@
 //! (`AliasSource`, [`Engine::outputs`]) then go on with its rows, from the very input on at which they leave the old one's, and those who query
 //! the flow ([`Engine::queries`]) with its state, at no less of the input than they have seen. The old version is kept for a while, goes on behind the new one, and takes its place again with [`Deployment::roll_back`].
 //!
+//! A version that is not live leaves the live one its cores: its workers offer theirs after each step, and steps are short ([`Replay::at_full_priority`]
+//! turns that off). `benches/README.md` has what a replay costs nevertheless. [`Replay::workers`] and [`Replay::rate_limit`] make it less.
+//!
 //! A process that dies anywhere in this deploys its versions again, with the same calls, and is where it was.
 
 mod compare;

@@ -60,6 +60,7 @@ pub struct Replay {
     pub(crate) from: Option<Savepoint>,
     pub(crate) workers: Option<usize>,
     pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) offers_cores: bool,
     pub(crate) is_paused: bool,
     pub(crate) caught_up: CaughtUp,
     pub(crate) promotes_itself: bool,
@@ -88,6 +89,7 @@ impl Replay {
             from: None,
             workers: None,
             rate_limit: None,
+            offers_cores: true,
             is_paused: false,
             caught_up: CaughtUp::default(),
             promotes_itself: false,
@@ -110,6 +112,13 @@ impl Replay {
     /// How fast each of its sources is read until it is promoted.
     pub fn rate_limit(self, limit: RateLimit) -> Replay {
         Replay { rate_limit: Some(limit), ..self }
+    }
+
+    /// Takes cores as the live version does. By default the workers of a version that is not live offer their cores to all others after each step, so
+    /// that the live version's records wait for a step at the most and not for as long as the system lets a thread run. Where nobody else wants
+    /// the cores that costs next to nothing.
+    pub fn at_full_priority(self) -> Replay {
+        Replay { offers_cores: false, ..self }
     }
 
     /// Reads nothing until [`Deployment::resume`](crate::Deployment::resume). Of a version that fails on a record: it comes to rest before it, so

@@ -53,7 +53,9 @@ impl Fleet {
         let pairs = pairs(record, live, to);
         let mut views = self.read_views(&pairs, !checks.is_empty()).map_err(refused)?;
         let queries = self.live.is_asked().then(|| Arc::clone(&follower.job.queries));
-        if let Some(queries) = &queries {
+        if let Some(queries) = &queries
+            && follower.job.shared.committed().is_some()
+        {
             // Most of its state is read while all goes on. Should it not be there in time, it is not either when it matters.
             let _ = LiveVersion::prepare(queries, Epoch(0), Instant::now() + replay.held_for_at_most);
         }
@@ -113,6 +115,9 @@ impl Fleet {
             if ship.replay.rate_limit.is_some() {
                 ship.job.shared.throttles().values().for_each(|throttle| throttle.set_limit(None));
             }
+        }
+        for (version, ship) in ships.iter() {
+            ship.job.shared.offer_cores(*version != to && ship.replay.offers_cores);
         }
         let stood_still = held.lasted();
         held.swap();
