@@ -16,6 +16,7 @@ impl Ran {
     fn start(data: &Data, arguments: &str, is_served: bool) -> Ran {
         let mut command = pipeline();
         command.arg("--data").arg(data.path()).arg("run").arg("--json").args(arguments.split_whitespace());
+        command.env("RIVERMARK_TOKEN", "secret");
         if !is_served {
             command.arg("--no-server");
         }
@@ -100,9 +101,12 @@ fn a_version_is_deployed_compared_promoted_and_rolled_back_by_commands() {
     data.tell("deploy 2").expect(2);
     let mut ran = Ran::start(&data, "--deploy 2", true);
     ran.until(|told| told["versions"][1]["state"] == "caught_up");
-    data.tell("deploy promote 2 --token wrong").expect(1).complains(&["the token is another"]);
+    data.tell("deploy promote 2 --token wrong").expect(1).complains(&["Unauthorized", "--token"]);
     let compared = data.say("deploy diff 2 --json").expect(3).json();
     assert_eq!((&compared["old"], &compared["outputs"][0]["only_new"]), (&json!(1), &json!(4)));
+    let listed = data.say("deploy list --live --json").expect(0).json();
+    assert_eq!((&listed["live"], &listed["versions"][1]["state"]), (&json!(1), &json!("caught_up")));
+    assert_eq!(listed["versions"][1]["progress"]["records_behind"], 0, "{listed}");
     let promoted = data.tell("deploy promote 2 --json").expect(0).json();
     assert_eq!(
         (&promoted["state"], &promoted["cut"]["outputs"]["counts"]["from"]),
@@ -163,6 +167,33 @@ fn a_savepoint_is_taken_between_two_runs_and_a_version_begins_with_it() {
     data.tell("deploy 2 --plan-only --from savepoint:frist").expect(1).complains(&["frist", "first"]);
     data.tell("deploy 2 --plan-only --from nowhere").expect(2);
     data.tell("deploy 7 --plan-only").expect(5).complains(&["no version 7", "it has 1, 2"]);
+}
+
+#[test]
+fn what_was_published_is_audited_and_explained_between_two_runs() {
+    let data = Data::new();
+    data.tell("audit").expect(5).complains(&["no such directory"]);
+    let mut ran = Ran::start(&data, "--deploy 1", false);
+    ran.until(has_counted);
+    data.tell("audit").expect(4).complains(&["auditing flow `words`", "Engine::audit"]);
+    data.tell("explain counts.v1 0 5").expect(4).complains(&["counts.v1[0]", "offset 5"]);
+    ran.signal(Signal::TERM);
+    ran.child.0.wait().unwrap();
+    let report = data.tell("audit --json").expect(0).json();
+    assert_eq!((&report["version"], &report["records"]), (&json!(1), &json!(100)), "{report}");
+    assert!(data.tell("audit 1").expect(0).out.contains("identical"));
+    let explained = data.tell("explain counts.v1 0 5 --json").expect(0).json();
+    assert_eq!((&explained["offset"], &explained["flow"]), (&json!(5), &json!("words")), "{explained}");
+    let records = explained["contributing"].as_array().unwrap();
+    assert!(!records.is_empty() && records.iter().all(|record| record["place"].is_object()), "{explained}");
+    data.tell("explain counts.v1 0 5000").expect(1).complains(&["5000"]);
+    data.tell("audit 7").expect(5).complains(&["no version 7"]);
+    // A row that nobody has computed.
+    let topic = "log append counts.v1 --partition 0";
+    data.feed(topic, "forged\n").expect(0);
+    let told = data.tell("audit --json").expect(3);
+    assert!(told.json()["difference"].is_object(), "{}", told.out);
+    assert_eq!(told.err, "");
 }
 
 #[test]
