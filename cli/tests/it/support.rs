@@ -3,7 +3,7 @@
 use crate::words;
 use rivermark::{Engine, Job, Options};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -125,7 +125,11 @@ impl Data {
         command.arg("--data").arg(self.path()).args(arguments.split_whitespace());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        match child.stdin.take().unwrap().write_all(lines.as_bytes()) {
+            // A command that is refused may be over before it has read any.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+            written => written.unwrap(),
+        }
         Said::of(&child.wait_with_output().unwrap())
     }
 }
