@@ -197,9 +197,14 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A progress bar over so many bytes, on a terminal; nothing elsewhere.
+/// Whether somebody looks on: on a terminal, unless programs read what is printed.
+pub(crate) fn shows_progress(is_json: bool) -> bool {
+    !is_json && io::stderr().is_terminal()
+}
+
+/// A progress bar over so many bytes, if somebody looks on.
 pub(crate) fn progress_bar(bytes: u64, is_json: bool) -> indicatif::ProgressBar {
-    if is_json || !io::stderr().is_terminal() {
+    if !shows_progress(is_json) {
         return indicatif::ProgressBar::hidden();
     }
     let style = indicatif::ProgressStyle::with_template(

@@ -102,13 +102,7 @@ fn questions_are_answered_by_the_live_version_and_none_reflects_less_than_one_be
     let asked = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let _end = AtEnd(&is_over);
-        scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
-                let from = appended.fetch_add(20, Ordering::SeqCst);
-                append(engine.log(), numbers(from, from + 20));
-                std::thread::park_timeout(millis(2));
-            }
-        });
+        scope.spawn(|| append_until(&is_over, &appended, engine.log(), millis(2)));
         for _ in 0..2 {
             let (queries, known, appended, is_over) = (queries.clone(), &known, &appended, &is_over);
             let asked = &asked;
@@ -159,14 +153,6 @@ fn questions_are_answered_by_the_live_version_and_none_reflects_less_than_one_be
     assert_eq!(queries.version(), Some(5));
     for versions in asked.into_inner().unwrap() {
         assert_eq!(versions, [1, 2, 3, 2, 4, 5]);
-    }
-}
-
-struct AtEnd<'a>(&'a AtomicBool);
-
-impl Drop for AtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 

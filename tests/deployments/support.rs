@@ -8,6 +8,7 @@ use rivermark::{
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub const KEYS: u64 = 7;
@@ -228,5 +229,23 @@ pub fn promote(next: &Deployment) {
             Ok(_) => return,
             Err(error) => assert_eq!(next.state(), State::Replaying, "{error}"),
         }
+    }
+}
+
+/// Appends twenty numbers after each `pause` until it is over.
+pub fn append_until(is_over: &AtomicBool, appended: &AtomicU64, log: &Log, pause: Duration) {
+    while !is_over.load(Ordering::SeqCst) {
+        let from = appended.fetch_add(20, Ordering::SeqCst);
+        append(log, numbers(from, from + 20));
+        std::thread::park_timeout(pause);
+    }
+}
+
+/// Says that it is over when it goes out of scope, so also if an assertion fails.
+pub struct AtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

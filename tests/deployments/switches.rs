@@ -51,13 +51,7 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
     std::thread::scope(|scope| {
         // Also if an assertion fails.
         let _end = AtEnd(&is_over);
-        scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
-                let from = appended.fetch_add(20, Ordering::SeqCst);
-                append(engine.log(), numbers(from, from + 20));
-                std::thread::park_timeout(millis(1));
-            }
-        });
+        scope.spawn(|| append_until(&is_over, &appended, engine.log(), millis(1)));
         let mut versions = vec![live.clone()];
         for version in 2..6 {
             let next = engine.deploy(flow(version), replay()).unwrap();
@@ -89,14 +83,6 @@ fn versions_change_again_and_again_while_records_come_and_another_flow_reads_alo
     seen.sort_unstable();
     let first = rows.iter().zip(&seen).find(|(copied, seen)| copied != seen);
     assert!(rows == seen, "{} rows were copied and {} seen; {first:?}", rows.len(), seen.len());
-}
-
-struct AtEnd<'a>(&'a AtomicBool);
-
-impl Drop for AtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 fn rows_of(engine: &rivermark::Engine, topic: &str) -> Vec<TotalRow> {

@@ -295,6 +295,20 @@ impl Pipeline {
         self.checked(attempt, flow()).map(|flow| flow.version(version))
     }
 
+    /// The flow as it ran last: of the live version, or without any.
+    fn live_flow(&self, attempt: &str, engine: &Engine) -> Result<Flow> {
+        if let Some(flow) = &self.flow {
+            return self.checked(attempt, flow());
+        }
+        let live = engine.deployments(&self.name)?.live().ok_or_else(|| {
+            let name = &self.name;
+            Failure::missing(format!(
+                "{attempt}: no version of flow `{name}` was ever deployed; `run` deploys one"
+            ))
+        })?;
+        self.flow_of(attempt, live)
+    }
+
     /// A flow must have the pipeline's name: everything is found by it.
     fn checked(&self, attempt: &str, flow: Flow) -> Result<Flow> {
         if flow.name() == self.name {

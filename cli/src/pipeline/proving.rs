@@ -6,11 +6,11 @@
 use super::Pipeline;
 use crate::exit::{Exit, Failure, Result};
 use crate::inspect::place::Place;
+use crate::output::shows_progress;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use rivermark_engine::{Audit, AuditProgress, Engine, Explain, Stage};
+use rivermark_engine::{Audit, AuditProgress, Engine, Explain, Options, Stage};
 use rivermark_operators::Flow;
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// How often progress is looked at.
@@ -70,7 +70,8 @@ impl Pipeline {
             audit = audit.any_order();
         }
         let run = engine.audit(flow, audit)?;
-        let bar = bar(place.output.is_json());
+        let is_shown = shows_progress(place.output.is_json());
+        let bar = if is_shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
         while !run.is_over() {
             show(&bar, &run.progress());
             std::thread::sleep(TICK);
@@ -105,35 +106,18 @@ impl Pipeline {
         self.check(attempt)?;
         // An engine would make what is not there.
         place.directory()?;
-        let engine = place.engine(attempt, ADVICE, (self.options)(rivermark_engine::Options::new()))?;
-        let flow = match (&self.flow, version) {
-            (Some(_), Some(_)) => {
+        let engine = place.engine(attempt, ADVICE, (self.options)(Options::new()))?;
+        let flow = match version {
+            None => self.live_flow(attempt, &engine)?,
+            Some(_) if self.flow.is_some() => {
                 return Err(Failure::usage(format!(
                     "{attempt}: the program has one flow without versions; name none"
                 )));
             }
-            (Some(flow), None) => self.checked(attempt, flow())?,
-            (None, Some(version)) => self.flow_of(attempt, version)?,
-            (None, None) => {
-                let live = engine.deployments(&self.name)?.live().ok_or_else(|| {
-                    Failure::missing(format!(
-                        "{attempt}: no version of flow `{}` was ever deployed; `run` deploys one",
-                        self.name
-                    ))
-                })?;
-                self.flow_of(attempt, live)?
-            }
+            Some(version) => self.flow_of(attempt, version)?,
         };
         Ok((engine, flow))
     }
-}
-
-/// A progress bar on a terminal; nothing elsewhere.
-fn bar(is_json: bool) -> ProgressBar {
-    if is_json || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    ProgressBar::new(0)
 }
 
 fn show(bar: &ProgressBar, now: &AuditProgress) {

@@ -13,7 +13,7 @@ use super::status::Glimpse;
 use super::{Pipeline, Running, Serving};
 use crate::exit::{Exit, Failure, Result};
 use crate::inspect::place::{Place, STOP_IT};
-use crate::output::{Output, Table, or_dash};
+use crate::output::{Output, Table, or_dash, shows_progress};
 use crate::remote::{Announced, TOKEN_VARIABLE};
 use crate::when::now_ms;
 use clap::Args;
@@ -25,7 +25,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::unregister;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -211,7 +210,7 @@ struct Shown {
 impl Shown {
     fn new(is_json: bool) -> Shown {
         let bars = MultiProgress::new();
-        if is_json || !std::io::stderr().is_terminal() {
+        if !shows_progress(is_json) {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
         Shown { bars, lines: Vec::new(), told: None }

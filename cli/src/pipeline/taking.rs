@@ -35,18 +35,7 @@ impl Pipeline {
         place.directory()?;
         let advice = "stop it, take the savepoint, and start it again: it goes on where it was";
         let engine = self.open(&attempt, advice, place)?;
-        let flow = match &self.flow {
-            Some(flow) => self.checked(&attempt, flow())?,
-            None => {
-                let live = engine.deployments(&self.name)?.live().ok_or_else(|| {
-                    Failure::missing(format!(
-                        "{attempt}: no version of flow `{}` was ever deployed",
-                        self.name
-                    ))
-                })?;
-                self.flow_of(&attempt, live)?
-            }
-        };
+        let flow = self.live_flow(&attempt, &engine)?;
         let job = engine.start(flow)?;
         job.pause();
         let savepoint = job.stop_with_savepoint(name)?;
